@@ -1,0 +1,49 @@
+"""Run a TensorFlow model over many images; keep prediction, filename and image together.
+
+    export = tfzip.export("photos/", "classifier.keras", "labelled/")
+    export = tfzip.open("labelled/")
+    for prediction, filename, image in export: ...
+
+Importing tfzip does not import TensorFlow.
+"""
+
+# Imported eagerly: each module of these names would otherwise shadow the function once something imported it.
+from tfzip.errors import (
+    CorruptError,
+    DataError,
+    FilenameNotFoundError,
+    ModelError,
+    NotAnExportError,
+    OutputExistsError,
+    SourceError,
+    TfzipError,
+    TooManyFailuresError,
+    UsageError,
+)
+from tfzip.export import export
+from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
+from tfzip.record import Failure, Prediction, Record, Truth
+from tfzip.verify import verify
+from tfzip.version import __version__
+
+__all__ = [
+    "CorruptError",
+    "DataError",
+    "Export",
+    "Failure",
+    "FilenameNotFoundError",
+    "ModelError",
+    "NotAnExportError",
+    "OutputExistsError",
+    "Prediction",
+    "Record",
+    "SourceError",
+    "TfzipError",
+    "TooManyFailuresError",
+    "Truth",
+    "UsageError",
+    "__version__",
+    "export",
+    "open",
+    "verify",
+]

@@ -1,0 +1,7 @@
+"""`python -m tfzip`."""
+
+import sys
+
+from tfzip.cli import main
+
+sys.exit(main())

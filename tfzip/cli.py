@@ -1,0 +1,262 @@
+"""The command line: arguments -> calls."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import tfzip
+from tfzip import demo, naming, options, terminal
+from tfzip.errors import TfzipError
+from tfzip.extract import extract
+from tfzip.options import Options
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 interrupted."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # for --preprocess, as `python -m tfzip` has it
+    parsed = _parser().parse_args(arguments)
+    if not parsed.debug:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return int(parsed.run(parsed) or 0)
+    except TfzipError as error:
+        return _fail(parsed, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(parsed, "interrupted; nothing was written", _INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has read enough
+        return 1
+    except Exception as error:
+        return _fail(parsed, f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _fail(parsed: argparse.Namespace, message: str, code: int) -> int:
+    if parsed.debug:
+        traceback.print_exc()
+    print(f"tfzip {parsed.command}: {message}", file=sys.stderr)
+    return code
+
+
+# Commands.
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    chosen = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Options)}
+    export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
+    if export is not None and not parsed.quiet:
+        print(terminal.summary(export, "python -m tfzip"))
+
+
+def _inspect(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as export:
+        if parsed.json:
+            print(json.dumps(terminal.inspection_facts(export), indent=2))
+        else:
+            print(terminal.inspection(export))
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    with tfzip.open(parsed.out, parsed.split) as export:
+        problems = tfzip.verify(export)
+        for problem in problems:
+            print(problem)
+        if not problems:
+            print(f"{len(export)} records in {len(export.shards)} shards: every CRC, hash, filename and row is right")
+    return 1 if problems else 0
+
+
+def _get(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as export:
+        record = export[naming.to_str(os.fsencode(parsed.filename))]
+    if parsed.image is not None and record.encoded is None:
+        raise tfzip.UsageError(f"{parsed.out} was exported with --image none: it holds no images")
+    if parsed.image == "-":
+        sys.stdout.buffer.write(record.encoded or b"")
+        return
+    if parsed.image is not None:
+        with open(parsed.image, "wb") as file:
+            file.write(record.encoded or b"")
+    print(json.dumps(terminal.record_facts(record), indent=2, ensure_ascii=False))
+
+
+def _extract(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as export:
+        written = extract(export, parsed.to)
+    print(f"{written} images and metadata.csv in {parsed.to}")
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    print(demo.run(parsed.to))
+
+
+# Arguments.
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong call in a line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tfzip",
+        description="Run a TensorFlow model over many images; keep prediction, filename and image together.",
+        epilog="tfzip COMMAND --help tells more.",
+    )
+    parser.add_argument("--version", action="version", version=f"tfzip {tfzip.__version__}")
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show TensorFlow's log, and a traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: {example}",
+            parents=[common],
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    def reader(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        added = command(name, run, text, example)
+        added.add_argument("out", metavar="OUT", help="a finished export")
+        added.add_argument("--split", help="which split, where OUT holds several")
+        return added
+
+    _add_export(
+        command(
+            "export",
+            _export,
+            "run a model over images, and write records of image, filename and prediction",
+            "python -m tfzip export photos/ --model classifier.keras --out labelled/",
+        )
+    )
+    inspect = reader(
+        "inspect",
+        _inspect,
+        "show counts, classes, confidence, shards and features",
+        "python -m tfzip inspect labelled/",
+    )
+    inspect.add_argument("--json", action="store_true", help="for programs")
+    reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/")
+    get = reader("get", _get, "show one record", "python -m tfzip get labelled/ cats/1.jpg --image cat.jpg")
+    get.add_argument("filename", metavar="FILENAME", help="as metadata.csv has it")
+    get.add_argument("--image", metavar="FILE", help="write the image there; - for standard output, without the rest")
+    extracting = reader(
+        "extract",
+        _extract,
+        "write the images back as files, beside metadata.csv",
+        "python -m tfzip extract labelled/ --to images/",
+    )
+    extracting.add_argument("--to", metavar="DIR", required=True, help="an empty or missing folder")
+    showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
+    showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
+    return parser
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder of images, or a glob in quotes")
+    parser.add_argument("--model", required=True, help="a .keras or .h5 file, or a SavedModel folder")
+    parser.add_argument("--out", required=True, help="an empty or missing folder")
+
+    def add(group: Any, name: str, text: str, **more: Any) -> None:
+        default = getattr(Options, name)
+        if default is not None and default is not False:
+            text += f" (default: {default})"
+        group.add_argument("--" + name.replace("_", "-"), dest=name, default=default, help=text, **more)
+
+    def switch(group: Any, name: str, text: str) -> None:
+        add(group, name, text, action="store_true")
+
+    group = parser.add_argument_group("model")
+    add(group, "signature", "of a SavedModel (default: serving_default)", metavar="NAME")
+    add(
+        group,
+        "output",
+        "the output that the task is about (default: the only one, or the only one of rank 2)",
+        metavar="NAME",
+    )
+    add(group, "labels", "a text file, one class name a line", metavar="FILE")
+    add(group, "task", "what the model does: " + ", ".join(options.TASKS), metavar="TASK")
+    add(group, "threshold", "multilabel: classes from this score on", type=float, metavar="P")
+    add(group, "scores", "what the model gives: " + ", ".join(options.SCORES), metavar="KIND")
+    switch(group, "trust_model", "let Keras load code from the model's file")
+
+    group = parser.add_argument_group("pixels")
+    add(
+        group,
+        "scale",
+        "the pixels the model was trained on: raw 0..255, unit 0..1, symmetric -1..1, caffe, torch; auto only where "
+        "the model itself shows it",
+        metavar="SCALE",
+    )
+    add(
+        group,
+        "preprocess",
+        "a function of your own instead: float batch 0..255 -> model input",
+        metavar="MODULE:FUNCTION",
+    )
+    add(group, "resize", "to the model's size: " + ", ".join(options.RESIZES), metavar="HOW")
+    add(group, "interpolation", "of the resize: " + ", ".join(options.INTERPOLATIONS), metavar="HOW")
+    add(group, "image_size", "where the model leaves it open", metavar="HxW")
+
+    group = parser.add_argument_group("source")
+    add(
+        group,
+        "source_labels",
+        "where the source's own labels are: none, or folder (the first below SOURCE)",
+        metavar="WHERE",
+    )
+    add(group, "shuffle", "put the images in an order drawn by this seed", type=int, metavar="SEED")
+    add(group, "limit", "only the first N images (after the shuffle)", type=int, metavar="N")
+
+    group = parser.add_argument_group("output")
+    add(group, "name", "of the dataset", metavar="NAME")
+    add(group, "split", "of the dataset", metavar="NAME")
+    add(group, "layout", "flat, or tfx: shards alone in Split-SPLIT/", metavar="LAYOUT")
+    add(group, "shards", "exactly so many (default: as the sizes below say)", type=int, metavar="N")
+    add(group, "shard_size", "bytes in a shard, about", metavar="SIZE")
+    add(group, "shard_records", "records in a shard at most, about", type=int, metavar="N")
+    add(group, "compression", "of the shards: " + ", ".join(options.COMPRESSIONS), metavar="KIND")
+    add(
+        group,
+        "image",
+        "what a record holds of the image: keep (its bytes), jpeg:QUALITY, png, none",
+        metavar="WHAT",
+    )
+    switch(group, "overwrite", "replace the export that is in OUT")
+
+    group = parser.add_argument_group("running")
+    number = _number_or_auto
+    add(group, "batch_size", "images in a batch", type=number, metavar="N")
+    add(group, "parallel", "batches at a time", type=number, metavar="N")
+    add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
+    add(group, "max_failures", "stop if more images fail: a number, or a percentage as in 5%%", metavar="N")
+    switch(group, "dry_run", "only say what would be done")
+    switch(group, "quiet", "no progress, no summary")
+
+
+def _number_or_auto(text: str) -> str | int:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The errors of tfzip: the caller's mistake on one side, the data's fault on the other.
+
+TfzipError
+├── UsageError (exit code 2)          the call is wrong: fix the call
+│   ├── SourceError                   no such folder, no images in it
+│   ├── ModelError                    the model cannot be loaded, or used on images
+│   ├── OutputExistsError             OUT is in use
+│   ├── NotAnExportError              no finished export there
+│   └── FilenameNotFoundError         the export holds no such record
+└── DataError (exit code 1)           the call is right, the data is not
+    ├── TooManyFailuresError          more images failed than allowed
+    └── CorruptError                  bytes of an export are not what was written
+
+Every message says what is wrong, where, and what to do, in a line or two.
+"""
+
+from __future__ import annotations
+
+
+class TfzipError(Exception):
+    """Base of all errors that tfzip raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TfzipError, ValueError):
+    """The call asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """The source of images is missing, empty or not readable."""
+
+
+class ModelError(UsageError):
+    """The model cannot be loaded, or does not take images."""
+
+
+class OutputExistsError(UsageError, FileExistsError):
+    """OUT already holds something."""
+
+
+class NotAnExportError(UsageError, FileNotFoundError):
+    """The folder holds no finished export."""
+
+
+class FilenameNotFoundError(UsageError, KeyError):
+    """The export holds no record of that filename."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class DataError(TfzipError):
+    """The data is at fault, not the call."""
+
+
+class TooManyFailuresError(DataError):
+    """More images failed than the call allows."""
+
+
+class CorruptError(DataError):
+    """Bytes of an export are not what was written."""

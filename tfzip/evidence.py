@@ -1,0 +1,246 @@
+"""What a model's graph shows of itself: the pixel range it was trained on, and what its outputs are.
+
+A wrong pixel scale gives wrong labels in silence. So the range is judged by values: everything that the graph does to
+the pixels before its first weights (Rescaling, Normalization, inlined arithmetic, in whatever form the model was saved)
+is evaluated on a few constant images, and the slope and offset found there tell what range it was made for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+_PIXELWISE = frozenset(
+    [
+        "Add",
+        "AddV2",
+        "BiasAdd",
+        "Cast",
+        "ClipByValue",
+        "ConcatV2",
+        "Div",
+        "ExpandDims",
+        "GatherV2",
+        "Identity",
+        "IdentityN",
+        "Maximum",
+        "Minimum",
+        "MirrorPad",
+        "Mul",
+        "Neg",
+        "Pack",
+        "Pad",
+        "PadV2",
+        "RealDiv",
+        "Reshape",
+        "ResizeArea",
+        "ResizeBicubic",
+        "ResizeBilinear",
+        "ResizeNearestNeighbor",
+        "ReverseV2",
+        "Snapshot",
+        "Split",
+        "SplitV",
+        "Squeeze",
+        "StopGradient",
+        "StridedSlice",
+        "Sub",
+        "Transpose",
+        "Unpack",
+    ]
+)
+"""Operations that move pixels or change each by itself; the first other one is where the model's weights begin."""
+
+_APPLICATIONS = (
+    # keras.applications without a rescaling of their own, by the names they give themselves; the range is that of
+    # their `preprocess_input`.
+    (re.compile(r"mobilenet(v2)?_[0-9.]+_(\d+|None)"), "symmetric"),
+    (re.compile(r"xception|inception_v3|inception_resnet_v2|NASNet|resnet(50|101|152)v2"), "symmetric"),
+    (re.compile(r"resnet(50|101|152)|vgg(16|19)"), "caffe"),
+    (re.compile(r"densenet(121|169|201)"), "torch"),
+)
+
+
+class Scale(NamedTuple):
+    """A pixel scale, and how it became known: `option`, `model` (its own arithmetic), or `application` (its name)."""
+
+    name: str
+    origin: str
+
+
+class Evidence(NamedTuple):
+    """What the graph shows; None where it shows nothing."""
+
+    scale: Scale | None
+    activations: dict[str, str | None]  # of each output: softmax, sigmoid, linear
+
+
+def gather(function: Any, size: tuple[int, int]) -> Evidence:
+    """Look at a concrete function of one image batch.
+
+    Args:
+        function: a ConcreteFunction, pixels [B, H, W, C] -> dict of outputs.
+        size: height and width to try it on.
+
+    """
+    try:
+        graph_def = _inline(function)
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.graph_util.import_graph_def(graph_def, name="")
+        names = sorted(function.structured_outputs)  # flattened dicts are in the order of their keys
+        outputs = [graph.get_tensor_by_name(tensor.name) for tensor in function.outputs]
+        pixels = graph.get_tensor_by_name(function.inputs[0].name)
+    except Exception:  # whatever goes wrong, the graph then shows nothing and the user is asked
+        return Evidence(None, dict.fromkeys(function.structured_outputs))
+
+    def line(tensor: Any) -> tuple[float, float] | None:
+        return _line(_subgraph(function, graph_def, tensor.name), pixels, size)
+
+    activations = {name: _activation(tensor) for name, tensor in zip(names, outputs, strict=True)}
+    return Evidence(_scale(pixels, line), activations)
+
+
+def _inline(function: Any) -> tf.compat.v1.GraphDef:
+    """The function's graph with the functions it calls put in their places, its variables still outside.
+
+    TensorFlow has no public name for this step, which its converters begin with.
+    """
+    from tensorflow.core.protobuf import config_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    graph = function.graph
+    meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph.as_graph_def(), graph=graph)
+    meta_graph.collection_def["train_op"].node_list.value.extend(tensor.name for tensor in graph.outputs)
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
+    config.graph_options.rewrite_options.optimizers.append("function")
+    return tf_optimizer.OptimizeGraph(config, meta_graph)
+
+
+def _subgraph(function: Any, graph_def: tf.compat.v1.GraphDef, tensor: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The part of the graph between the pixels and a tensor, with the variables that it reads."""
+    inside = _ancestors(graph_def, tensor.split(":")[0])
+    part = tf.compat.v1.GraphDef(node=[node for node in graph_def.node if node.name in inside])
+    pixels = function.inputs[0].op.name
+    captured = {
+        placeholder.op.name: outside
+        for placeholder, outside in zip(function.graph.internal_captures, function.captured_inputs, strict=True)
+        if placeholder.op.name in inside
+    }
+
+    def run(image: tf.Tensor) -> tf.Tensor:
+        inputs = {f"{name}:0": tf.identity(value) for name, value in {pixels: image, **captured}.items()}
+        return tf.graph_util.import_graph_def(part, inputs, [tensor])[0]
+
+    return tf.function(run, autograph=False)
+
+
+def _ancestors(graph_def: tf.compat.v1.GraphDef, name: str) -> set[str]:
+    """A node and all that its value depends on."""
+    nodes = {node.name: node for node in graph_def.node}
+    found, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(source.lstrip("^").split(":")[0] for source in nodes[name].input)
+    return found
+
+
+# The pixel scale.
+
+
+def _scale(pixels: Any, line: Callable[[Any], tuple[float, float] | None]) -> Scale | None:
+    if pixels.dtype == tf.uint8:
+        return Scale("raw", "model")
+    entries = list(_entries(pixels))
+    lines = [line(tensor) for tensor in {tensor.name: tensor for tensor, _ in entries}.values()]
+    shown = {judge(*found) if found else None for found in lines}
+    if len(shown) == 1 and (name := shown.pop()):
+        return Scale(name, "model")
+    identity = all(found is not None and np.allclose(found, (1, 0)) for found in lines)
+    names = {_application(consumer.name) for _, consumer in entries}
+    if identity and len(names) == 1 and (name := names.pop()):
+        return Scale(name, "application")
+    return None
+
+
+def judge(slope: float, offset: float) -> str | None:
+    """The pixel range for which `slope * pixel + offset` gives a network what it likes: a few units around zero.
+
+    None where it does not tell: the identity above all.
+    """
+    if 0.4 <= 255 * slope <= 8 and abs(127.5 * slope + offset) <= 4:
+        return "raw"  # 1/255, 1/127.5 with -1, (x - mean) / deviation
+    if np.isclose(slope, 1, rtol=1e-3) and -160 <= offset <= -30:
+        return "raw"  # a mean subtracted
+    if np.isclose(slope, offset, rtol=1e-3) and (0.4 <= slope <= 0.6 or 100 <= slope <= 150):
+        return "symmetric"  # (x + 1) / 2, (x + 1) * 127.5
+    if slope >= 100 and offset <= 0:
+        return "unit"  # x * 255, a mean subtracted or not
+    if slope >= 1.5 and slope <= 8 and -0.8 * slope <= offset <= -0.2 * slope:
+        return "unit"  # 2 x - 1, (x - mean) / deviation
+    return None
+
+
+def _entries(pixels: Any) -> Iterator[tuple[Any, Any]]:
+    """The tensors with which the pixels enter the first operations that are not pixelwise, and those operations."""
+    seen, waiting = set(), [pixels]
+    while waiting:
+        tensor = waiting.pop()
+        for consumer in tensor.consumers():
+            if consumer.type in _PIXELWISE:
+                if consumer.name not in seen:
+                    seen.add(consumer.name)
+                    waiting.extend(consumer.outputs)
+            elif consumer.type not in ("Shape", "NoOp"):
+                yield tensor, consumer
+
+
+def _line(function: Callable[[tf.Tensor], tf.Tensor], pixels: Any, size: tuple[int, int]) -> tuple[float, float] | None:
+    """Slope and offset of what a function makes of a pixel; None if it is no line."""
+    shape = (1, *size, pixels.shape[-1])
+    try:
+        zero, one, top = (
+            np.asarray(function(tf.fill(shape, tf.cast(value, pixels.dtype))), np.float64) for value in (0, 1, 255)
+        )
+    except (tf.errors.OpError, ValueError, TypeError):
+        return None
+    slope = (top - zero) / 255
+    moved = slope != 0  # padding is not
+    if not moved.any() or not np.allclose(one - zero, slope, rtol=1e-2, atol=1e-6):
+        return None
+    return float(slope[moved].mean()), float(zero[moved].mean())
+
+
+def _application(name: str) -> str | None:
+    """The scale of the keras.applications model in whose scope an operation lies."""
+    scopes = [re.sub(r"_\d$", "", scope) for scope in name.split("/")]
+    for pattern, scale in _APPLICATIONS:
+        if any(pattern.fullmatch(scope) for scope in scopes):
+            return scale
+    return None
+
+
+# The outputs.
+
+_PASSING = frozenset(("Identity", "IdentityN", "Reshape", "Squeeze", "Cast", "Snapshot"))
+_ACTIVATIONS = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    # The softmax of log-probabilities is the probabilities, so they are as good as logits.
+    **dict.fromkeys(("MatMul", "BatchMatMulV2", "BiasAdd", "Add", "AddV2", "LogSoftmax"), "linear"),
+}
+
+
+def _activation(tensor: Any) -> str | None:
+    """What made an output: softmax, sigmoid or linear; None if something else."""
+    operation = tensor.op
+    while operation.type in _PASSING:
+        operation = operation.inputs[0].op
+    return _ACTIVATIONS.get(operation.type)

@@ -1,0 +1,189 @@
+"""The only composer: source, model and options in; shards and index out.
+
+    read -> decode -> batch -> predict -> encode        one tf.data graph
+                                            -> frame, compress, write      Python, while the graph works on
+
+Nothing is joined by position: filename, image and prediction of a record are one element of the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfzip import index, naming, schema, storage
+from tfzip import read as reading
+from tfzip.errors import DataError, TfzipError, TooManyFailuresError, UsageError
+from tfzip.job import Job, manifest, prepare
+from tfzip.layout import Layout
+from tfzip.options import Options
+from tfzip.progress import Progress
+from tfzip.record import Failure, Shard
+from tfzip.sources import open_source
+from tfzip.version import __version__
+from tfzip.write import ShardWriter
+
+if TYPE_CHECKING:
+    from tfzip.pipeline import Rows
+
+
+def export(
+    source: str | os.PathLike[str],
+    model: Any,
+    out: str | os.PathLike[str],
+    **options: Any,
+) -> reading.Export | None:
+    """Run a model over images and write an export.
+
+    Args:
+        source: a folder of images, or a glob.
+        model: path of a `.keras` or `.h5` file or of a SavedModel folder, or a Keras model.
+        out: the folder to write; must be empty or missing.
+        **options: those of `tfzip export`, with underscores, as `options.Options` has them: `batch_size=32`,
+            `source_labels="folder"`, ... In Python `labels` may be a list of names, `preprocess` a function and
+            `image_size` a pair.
+
+    Returns:
+        The finished export, opened; None after a dry run, which prints what would be done.
+
+    Raises:
+        UsageError: the call is wrong; nothing was written.
+        DataError: too many images failed; nothing was written.
+
+    """
+    try:
+        settings = Options(**options)
+    except TypeError as error:
+        raise UsageError(f"export: {str(error).partition(') ')[2] or error}") from None
+    path = os.fspath(out)
+    layout = Layout(path, settings.layout, settings.name, settings.split, settings.compression)
+    layout.check_free(settings.overwrite)
+    listed = open_source(source, settings.source_labels)
+    job = prepare(listed, model, settings)
+    if settings.dry_run:
+        print(_dry_run(job, layout))
+        return None
+    _run(job, layout)
+    return reading.open(path, settings.split)
+
+
+def _dry_run(job: Job, layout: Layout) -> str:
+    ready, options = job.predictor, job.options
+    height, width = ready.size
+    return "\n".join(
+        [
+            f"{len(job.plan.order)} images (and {job.source.ignored} other files, ignored)",
+            f"model   {ready.name}: {height}x{width}x{ready.channels} {ready.dtype.name}, pixels {job.scale.name}",
+            f"task    {job.task.name}" + (f", {job.task.classes} classes" if job.task.classes else ""),
+            f"out     {job.plan.shards} shards: {storage.join(layout.out, layout.shard_file(0, job.plan.shards))}, ...",
+            f"batches of {job.batch_size}, {job.parallel} at a time; image {options.image}, {options.compression}",
+            "dry run: nothing was written",
+        ]
+    )
+
+
+# The run.
+
+
+def _run(job: Job, layout: Layout) -> None:
+    started = time.time()
+    layout.begin()
+    try:
+        shards, failures = _write_shards(job, layout)
+        counted = sum(shard.records for shard in shards) + len(failures)
+        if counted != len(job.plan.order):
+            raise TfzipError(f"{len(job.plan.order)} images went in, {counted} came out: this is a fault of tfzip")
+        _write_index(job, layout, shards, failures)
+        _write_run(job, layout, started)
+        layout.publish([shard.file for shard in shards])
+    except BaseException:
+        layout.abandon()
+        raise
+
+
+def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]:
+    from tfzip import pipeline  # here, since it imports TensorFlow
+
+    shards: list[Shard] = []
+    failures: list[Failure] = []
+    allowed = job.options.allowed_failures(len(job.plan.order))
+    outcomes = pipeline.outcomes(job)
+    pending = next(outcomes, None)
+    with Progress(len(job.plan.order), quiet=job.options.quiet) as progress:
+        for shard in range(job.plan.shards):
+            rows: list[Rows] = []
+            with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
+                while pending is not None and pending[0] == shard:
+                    _, done, failed = pending
+                    if done:
+                        writer.write(done.pop("serialized"))
+                        rows.append(done)
+                    failures += failed
+                    progress.update(len(failed) + (len(done["slot"]) if done else 0), len(failed))
+                    _check_failures(job, failures, allowed)
+                    pending = next(outcomes, None)
+            _save_rows(layout.work_rows(shard), rows, writer)
+            file = layout.shard_file(shard, job.plan.shards)
+            shards.append(Shard(file, writer.records, writer.bytes, writer.sha256))
+    if len(failures) == len(job.plan.order):
+        raise DataError(f"none of the {len(failures)} images gave a record; {_told(failures[0])}")
+    return shards, failures
+
+
+def _check_failures(job: Job, failures: Sequence[Failure], allowed: int | None) -> None:
+    if failures and job.options.on_error == "fail":
+        raise DataError(f"{_told(failures[0])} (--on-error quarantine lists such images and goes on)")
+    if allowed is not None and len(failures) > allowed:
+        asked = job.options.max_failures
+        raise TooManyFailuresError(f"{len(failures)} images failed, --max-failures is {asked}; {_told(failures[-1])}")
+
+
+def _told(failure: Failure) -> str:
+    return f"{naming.to_text(failure.filename)}: {failure.stage}: {failure.error}"
+
+
+def _save_rows(path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
+    """Leave a finished shard's rows for the index."""
+    merged: Rows = {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
+    texts: dict[str, Any] = {
+        "filename": merged.get("filename", ()),
+        "prediction": merged.get("text", ()),
+        "truth_text": merged.get("truth_text", ()),
+    }
+    columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
+    if "scores" in merged:
+        columns["scores"] = merged["scores"]
+    index.save_part(path, {**columns, **writer.locations}, texts)
+
+
+# The index.
+
+
+def _write_index(job: Job, layout: Layout, shards: Sequence[Shard], failures: Sequence[Failure]) -> None:
+    parts = [layout.work_rows(shard) for shard in range(len(shards))]
+    text = schema.schema_text(job.features, job.names)
+    index.write_index(layout.work_index, manifest(job, shards, failures), job.names, text, parts, failures)
+
+
+def _write_run(job: Job, layout: Layout, started: float) -> None:
+    """run.json: when, where, how fast, with what."""
+    import tensorflow as tf
+
+    seconds = time.time() - started
+    run = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(job.plan.order) / seconds, 1),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "tfzip": __version__,
+    }
+    with storage.open(layout.work_run, "w") as file:
+        file.write(json.dumps(run, indent=2) + "\n")

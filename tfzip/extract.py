@@ -1,0 +1,63 @@
+"""The images of an export, back as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from tfzip import framing, naming, storage
+from tfzip.errors import CorruptError, DataError, OutputExistsError, UsageError
+from tfzip.read import Export
+from tfzip.record import ENCODED, Record, parse_record
+
+METADATA = "metadata.csv"
+
+
+def extract(export: Export, to: str) -> int:
+    """Write every image to `to/FILENAME`, byte for byte, and the table `metadata.csv` beside them.
+
+    Args:
+        export: with images.
+        to: a folder; must be empty or missing. Nothing is written outside it.
+
+    Returns:
+        The number of images written.
+
+    """
+    if ENCODED not in export.features:
+        raise UsageError(f"{export.path} was exported with --image none: it holds no images")
+    if storage.listdir(to) or (storage.exists(to) and not storage.isdir(to)):
+        raise OutputExistsError(f"{to} is not empty; give another folder")
+    storage.makedirs(to)
+    with storage.open(storage.join(to, METADATA), "w") as file:
+        file.write(export._index.text(METADATA))
+    written = 0
+    for record in records(export):
+        _write_image(to, record)
+        written += 1
+    return written
+
+
+def records(export: Export) -> Iterator[Record]:
+    """Every record in order, each shard read once from end to end."""
+    for path in export.shards:
+        try:
+            with storage.open(path, "rb") as file:
+                for _, _, frames in framing.read_blocks(file, export.manifest["compression"]):
+                    for _, data in framing.unframe_all(frames):
+                        yield parse_record(data, export.features)
+        except FileNotFoundError:
+            raise CorruptError(f"the shard {path} is missing") from None
+        except CorruptError as error:
+            raise CorruptError(f"{path}: {error}; `tfzip verify` tells more") from None
+
+
+def _write_image(to: str, record: Record) -> None:
+    parts = record.filename.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts) or record.filename == METADATA:
+        raise DataError(f"{record.filename!r} cannot be a file below {to}; read it with `tfzip get`")
+    path = storage.join(to, record.filename)
+    storage.makedirs(path.rpartition("/")[0])
+    target = os.fsdecode(naming.to_bytes(path)) if storage.is_local(path) else path
+    with storage.open(target, "wb") as file:
+        file.write(record.encoded or b"")

@@ -1,0 +1,66 @@
+"""Names: of shards (format and parse, inverses of each other), and of files that may not be UTF-8."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes
+
+from tfzip.errors import UsageError
+
+COMPRESSION_SUFFIX = {"gzip": ".gz", "none": ""}
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+_SHARD = re.compile(
+    r"(?P<name>[A-Za-z0-9_]+)-(?P<split>[A-Za-z0-9_]+)\.tfrecord"
+    r"-(?P<shard>[0-9]{5,})-of-(?P<shards>[0-9]{5,})(?P<suffix>(\.gz)?)"
+)
+
+
+class ShardName(NamedTuple):
+    """The parts of a shard's file name: `NAME-SPLIT.tfrecord-00000-of-00004.gz`."""
+
+    name: str
+    split: str
+    shard: int
+    shards: int
+    compression: str
+
+    def __str__(self) -> str:
+        suffix = COMPRESSION_SUFFIX[self.compression]
+        return f"{self.name}-{self.split}.tfrecord-{self.shard:05d}-of-{self.shards:05d}{suffix}"
+
+    @classmethod
+    def parse(cls, text: str) -> ShardName | None:
+        """Read a shard's file name; None if it is not one."""
+        match = _SHARD.fullmatch(text)
+        if match is None:
+            return None
+        compression = "gzip" if match["suffix"] else "none"
+        parsed = cls(match["name"], match["split"], int(match["shard"]), int(match["shards"]), compression)
+        return parsed if str(parsed) == text and parsed.shard < parsed.shards else None
+
+
+def check_name(option: str, value: str) -> str:
+    """Return `value` if it can stand in a shard's file name, else raise UsageError naming the option."""
+    if not _NAME.fullmatch(value):
+        raise UsageError(f"--{option} {value!r}: use letters, digits and underscores only")
+    return value
+
+
+def to_str(filename: bytes) -> str:
+    """The filename as Python has it: UTF-8, other bytes kept as lone surrogates (PEP 383)."""
+    return filename.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(filename: str) -> bytes:
+    """Inverse of `to_str`."""
+    return filename.encode("utf-8", "surrogateescape")
+
+
+def to_text(filename: bytes) -> str:
+    """The filename as text that any program can read: percent-escaped where it is not UTF-8."""
+    try:
+        return filename.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote_from_bytes(filename, safe="/ ")

@@ -1,0 +1,162 @@
+"""The options of an export, checked before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfzip import naming
+from tfzip.errors import UsageError
+from tfzip.layout import LAYOUTS
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TASKS = ("auto", "multiclass", "binary", "multilabel", "raw")
+SCORES = ("auto", "probabilities", "logits")
+SCALES = ("auto", "raw", "unit", "symmetric", "caffe", "torch")
+RESIZES = ("stretch", "crop", "pad")
+INTERPOLATIONS = (
+    "bilinear",
+    "nearest",
+    "bicubic",
+    "area",
+    "lanczos3",
+    "lanczos5",
+    "gaussian",
+    "mitchellcubic",
+)
+SOURCE_LABELS = ("none", "folder")
+COMPRESSIONS = ("gzip", "none")
+ON_ERROR = ("quarantine", "fail")
+
+_CHOICES = {
+    "task": TASKS,
+    "scores": SCORES,
+    "scale": SCALES,
+    "resize": RESIZES,
+    "interpolation": INTERPOLATIONS,
+    "source_labels": SOURCE_LABELS,
+    "layout": LAYOUTS,
+    "compression": COMPRESSIONS,
+    "on_error": ON_ERROR,
+}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export; the names and defaults are those of `tfzip export`, whose help tells what each does."""
+
+    signature: str | None = None
+    output: str | None = None
+    labels: str | os.PathLike[str] | Sequence[str] | None = None
+    task: str = "auto"
+    threshold: float = 0.5
+    scores: str = "auto"
+    scale: str = "auto"
+    preprocess: str | Callable[[tf.Tensor], tf.Tensor] | None = None
+    resize: str = "stretch"
+    interpolation: str = "bilinear"
+    image_size: str | tuple[int, int] | None = None
+    source_labels: str = "none"
+    name: str = "images"
+    split: str = "train"
+    layout: str = "flat"
+    shards: int | None = None
+    shard_size: str | int = "128MB"
+    shard_records: int = 10_000
+    compression: str = "gzip"
+    image: str = "keep"
+    shuffle: int | None = None
+    batch_size: str | int = "auto"
+    parallel: str | int = "auto"
+    on_error: str = "quarantine"
+    max_failures: str | int | None = None
+    overwrite: bool = False
+    limit: int | None = None
+    dry_run: bool = False
+    trust_model: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)!r}: use {_either(choices)}")
+        naming.check_name("name", self.name)
+        naming.check_name("split", self.split)
+        for name in ("shards", "shard_records", "limit"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name))
+        for name in ("batch_size", "parallel"):
+            if getattr(self, name) != "auto":
+                _positive(name, getattr(self, name))
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold {self.threshold}: use a number from 0 to 1")
+        if self.shuffle is not None and not (isinstance(self.shuffle, int) and self.shuffle >= 0):
+            raise UsageError(f"--shuffle {self.shuffle!r}: use a seed, a whole number from 0 up")
+        if self.preprocess is not None and self.scale != "auto":
+            raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
+        # Those that are parsed: a wrong one is to be told before any work.
+        _ = self.size, self.reencode, self.shard_bytes, self.allowed_failures(100)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`image_size` as (height, width)."""
+        if self.image_size is None or isinstance(self.image_size, tuple):
+            return self.image_size
+        match = re.fullmatch(r"([1-9][0-9]*)[xX]([1-9][0-9]*)", self.image_size)
+        if not match:
+            raise UsageError(f"--image-size {self.image_size!r}: use HEIGHTxWIDTH, as in 224x224")
+        return int(match[1]), int(match[2])
+
+    @property
+    def shard_bytes(self) -> int:
+        """`shard_size` in bytes."""
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+) *([KMG]?I?B?)", str(self.shard_size).upper())
+        size = round(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+        if size < 1:
+            raise UsageError(f"--shard-size {self.shard_size!r}: use bytes, or a number with KB, MB or GB")
+        return size
+
+    @property
+    def keeps_image(self) -> bool:
+        """Whether records hold the image."""
+        return self.image != "none"
+
+    @property
+    def reencode(self) -> tuple[str, int] | None:
+        """Codec and quality, if the image is to be encoded anew."""
+        codec, _, quality = self.image.partition(":")
+        if codec == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100:
+            return codec, int(quality)
+        if self.image not in ("keep", "png", "none"):
+            raise UsageError(f"--image {self.image!r}: use keep, jpeg:QUALITY (1 to 100), png or none")
+        return (codec, 0) if codec == "png" else None
+
+    def allowed_failures(self, images: int) -> int | None:
+        """How many of so many images may fail; None for any number."""
+        if self.max_failures is None:
+            return None
+        match = re.fullmatch(r"([0-9]+)|([0-9]*\.?[0-9]+)%", str(self.max_failures))
+        if not match or (match[2] and float(match[2]) > 100):
+            raise UsageError(
+                f"--max-failures {self.max_failures!r}: use a number of images, or a percentage such as 5%"
+            )
+        return int(match[1]) if match[1] else int(float(match[2]) / 100 * images)
+
+
+def _positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from 1 up")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _either(choices: Sequence[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"

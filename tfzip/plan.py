@@ -1,0 +1,59 @@
+"""Which items go to which shard, in what order: settled before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of an export.
+
+    A slot is an item's place in the export: slot i holds the item at `order[i]` of the source, and shard s the slots
+    from `bounds[s]` to before `bounds[s + 1]`.
+    """
+
+    order: Positions
+    bounds: Positions
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return len(self.bounds) - 1
+
+    def shard_of(self, slot: int) -> int:
+        """The shard in which a slot lies."""
+        return int(np.searchsorted(self.bounds, slot, "right")) - 1
+
+
+def order(items: int, shuffle: int | None, limit: int | None) -> Positions:
+    """The source's positions in the order of the export: as they are, or permuted by a seed; then the first `limit`."""
+    positions = np.arange(items, dtype=np.int64)
+    if shuffle is not None:
+        positions = np.random.Generator(np.random.PCG64(shuffle)).permutation(positions)
+    return positions[:limit]
+
+
+def even_bounds(items: int, shards: int) -> Positions:
+    """A given number of shards, as equal in records as can be."""
+    return np.arange(shards + 1, dtype=np.int64) * items // shards
+
+
+def sized_bounds(sizes: Positions, shard_bytes: int, shard_records: int) -> Positions:
+    """As few shards as keep about within both limits, equally full.
+
+    Args:
+        sizes: bytes of each record, in order.
+        shard_bytes: bytes a shard is to hold at most, about.
+        shard_records: records a shard is to hold at most.
+
+    """
+    fullness = np.cumsum(np.maximum(sizes / shard_bytes, 1 / shard_records))
+    shards = max(1, int(np.ceil(fullness[-1] - 1e-9)))
+    inner = np.searchsorted(fullness, fullness[-1] * np.arange(1, shards) / shards - 1e-9, "left") + 1
+    return np.array([0, *inner, len(sizes)], np.int64)

@@ -1,0 +1,257 @@
+"""What one record is: feature keys, dtypes and shapes, the Record that a reader gives, where its bytes lie.
+
+Three kinds of label never mix: `truth/*` is what the source knew, `prediction/*` is what the model said, and
+`image/class/*` is what training should use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from tfzip.errors import CorruptError
+from tfzip.naming import to_str
+
+FORMAT_VERSION = 1
+
+ENCODED = "image/encoded"
+FILENAME = "image/filename"
+FORMAT = "image/format"
+SOURCE_ID = "image/source_id"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+TRUTH_LABEL = "truth/label"
+TRUTH_TEXT = "truth/text"
+LABEL = "prediction/label"
+TEXT = "prediction/text"
+CONFIDENCE = "prediction/confidence"
+SCORES = "prediction/scores"
+LABELS = "prediction/labels"
+TEXTS = "prediction/texts"
+OUTPUT = "output/"
+
+UNKNOWN = -1
+"""The label of an item whose label is not known."""
+
+INDEXED_SCORES = 128
+"""Scores of up to this many classes are also columns of the index."""
+
+
+class FeatureSpec(NamedTuple):
+    """Type and shape of one feature: dtype is `bytes`, `int64` or `float`; a shape of (None,) varies."""
+
+    dtype: str
+    shape: tuple[int | None, ...] = ()
+
+
+class Location(NamedTuple):
+    """Where a record's bytes lie: in which shard, in which block of it, where in that block."""
+
+    shard: int
+    offset: int
+    size: int
+    start: int
+
+
+class Shard(NamedTuple):
+    """One finished shard: its file's name (below OUT), and what the file holds."""
+
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class Failure(NamedTuple):
+    """One item that gave no record: at which stage (`read`, `decode`, `predict`, `encode`) and why."""
+
+    filename: bytes
+    stage: str
+    error: str
+
+
+class Prediction(NamedTuple):
+    """What the model said of one image.
+
+    Multiclass and binary: `label`, `text`, `confidence`, `scores`. Multilabel: `labels`, `texts`, `confidence`,
+    `scores`. Raw: nothing but the record's `outputs`.
+    """
+
+    confidence: float | None = None
+    label: int | None = None
+    text: str | None = None
+    labels: list[int] | None = None
+    texts: list[str] | None = None
+    scores: npt.NDArray[np.float32] | None = None
+
+
+class Truth(NamedTuple):
+    """What the source knew: `label` indexes the export's label names, -1 where `text` is none of them."""
+
+    label: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image with its prediction.
+
+    `encoded` is the image file's bytes (None in an export without images), `format` what those bytes are,
+    `height` and `width` are in pixels, `source_id` is the position in the source, `outputs` the model's outputs
+    that are no prediction, by name and in their own shape.
+    """
+
+    filename: str
+    encoded: bytes | None
+    format: str
+    height: int
+    width: int
+    source_id: int
+    prediction: Prediction
+    truth: Truth | None
+    outputs: Mapping[str, npt.NDArray[Any]]
+
+
+def image_features(*, images: bool, truth: bool) -> dict[str, FeatureSpec]:
+    """The features that every record carries whatever the model says."""
+    features = {
+        FILENAME: FeatureSpec("bytes"),
+        FORMAT: FeatureSpec("bytes"),
+        SOURCE_ID: FeatureSpec("bytes"),
+        HEIGHT: FeatureSpec("int64"),
+        WIDTH: FeatureSpec("int64"),
+    }
+    if images:
+        features[ENCODED] = FeatureSpec("bytes")
+    if truth:
+        features |= {TRUTH_LABEL: FeatureSpec("int64"), TRUTH_TEXT: FeatureSpec("bytes")}
+    return features
+
+
+def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
+    """The features in which a task's prediction is kept; `classes` is the length of its scores."""
+    scores = {CONFIDENCE: FeatureSpec("float"), SCORES: FeatureSpec("float", (classes,))}
+    if task in ("multiclass", "binary"):
+        return {LABEL: FeatureSpec("int64"), TEXT: FeatureSpec("bytes"), **scores}
+    if task == "multilabel":
+        return {LABELS: FeatureSpec("int64", (None,)), TEXTS: FeatureSpec("bytes", (None,)), **scores}
+    return {}
+
+
+def parse_example(serialized: bytes) -> dict[str, list[Any]]:
+    """The features of a serialized `tf.train.Example`, as lists; read without TensorFlow."""
+    try:
+        example = _Example.FromString(serialized)
+    except DecodeError:
+        raise CorruptError("a record is not a tf.train.Example") from None
+    features = {}
+    for key, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        features[key] = list(getattr(feature, kind).value) if kind else []
+    return features
+
+
+def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
+    """The Record in a serialized Example whose features are as `specs` says; CorruptError if they are not."""
+    features = parse_example(serialized)
+    missing = [key for key in specs if key not in features]
+    if missing:
+        raise CorruptError(f"a record lacks the feature {missing[0]}")
+
+    def one(key: str) -> Any:
+        if len(features[key]) != 1:
+            raise CorruptError(f"the feature {key} holds {len(features[key])} values, not one")
+        return features[key][0]
+
+    truth = None
+    if TRUTH_LABEL in specs and (one(TRUTH_LABEL) != UNKNOWN or one(TRUTH_TEXT)):
+        truth = Truth(one(TRUTH_LABEL), _text(one(TRUTH_TEXT)))
+    return Record(
+        filename=to_str(one(FILENAME)),
+        encoded=one(ENCODED) if ENCODED in specs else None,
+        format=_text(one(FORMAT)),
+        height=one(HEIGHT),
+        width=one(WIDTH),
+        source_id=int(one(SOURCE_ID)),
+        prediction=Prediction(
+            confidence=one(CONFIDENCE) if CONFIDENCE in specs else None,
+            label=one(LABEL) if LABEL in specs else None,
+            text=_text(one(TEXT)) if TEXT in specs else None,
+            labels=features[LABELS] if LABELS in specs else None,
+            texts=[_text(text) for text in features[TEXTS]] if TEXTS in specs else None,
+            scores=np.array(features[SCORES], np.float32) if SCORES in specs else None,
+        ),
+        truth=truth,
+        outputs={
+            key.removeprefix(OUTPUT): _array(key, features[key], spec)
+            for key, spec in specs.items()
+            if key.startswith(OUTPUT)
+        },
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _array(key: str, values: list[Any], spec: FeatureSpec) -> npt.NDArray[Any]:
+    dtype = {"bytes": object, "int64": np.int64, "float": np.float32}[spec.dtype]
+    try:
+        return np.array(values, dtype).reshape([-1 if size is None else size for size in spec.shape])
+    except ValueError:
+        raise CorruptError(f"the feature {key} holds {len(values)} values, not shape {spec.shape}") from None
+
+
+def _example_class() -> Any:
+    """`tf.train.Example` built from its definition, so that reading needs no TensorFlow (its import takes seconds).
+
+    The definition is tensorflow/core/example/{example,feature}.proto; a pool of its own keeps it apart from
+    TensorFlow's registration of the same names.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, int, str], parent: Any = file.message_type) -> Any:
+        made = parent.add(name=name)
+        for number, (label, kind, type_id, type_name) in enumerate(fields, start=1):
+            made.field.add(name=label, number=number, label=kind, type=type_id, type_name=type_name or None)
+        return made
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    message("BytesList", ("value", many, field.TYPE_BYTES, ""))
+    message("FloatList", ("value", many, field.TYPE_FLOAT, ""))
+    message("Int64List", ("value", many, field.TYPE_INT64, ""))
+    feature = message(
+        "Feature",
+        ("bytes_list", one, field.TYPE_MESSAGE, ".tensorflow.BytesList"),
+        ("float_list", one, field.TYPE_MESSAGE, ".tensorflow.FloatList"),
+        ("int64_list", one, field.TYPE_MESSAGE, ".tensorflow.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for member in feature.field:
+        member.oneof_index = 0
+    features = message("Features", ("feature", many, field.TYPE_MESSAGE, ".tensorflow.Features.FeatureEntry"))
+    entry = message(
+        "FeatureEntry",
+        ("key", one, field.TYPE_STRING, ""),
+        ("value", one, field.TYPE_MESSAGE, ".tensorflow.Feature"),
+        parent=features.nested_type,
+    )
+    entry.options.map_entry = True
+    message("Example", ("features", one, field.TYPE_MESSAGE, ".tensorflow.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    example = pool.FindMessageTypeByName("tensorflow.Example")
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(example)
+    factory: Any = message_factory.MessageFactory(pool)  # protobuf 3.20, which TFX needs
+    return factory.GetPrototype(example)
+
+
+_Example = _example_class()

@@ -1,0 +1,49 @@
+"""The records' features as a `tensorflow_metadata.proto.v0.Schema`, which TFX and TFDV read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from tfzip import record
+from tfzip.record import FeatureSpec
+
+_TYPES = {"bytes": schema_pb2.BYTES, "int64": schema_pb2.INT, "float": schema_pb2.FLOAT}
+
+
+def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> str:
+    """The schema in protobuf's text format: every feature required, with its shape and the values it may have."""
+    schema = schema_pb2.Schema()
+    for key in sorted(features):
+        _add_feature(schema, key, features[key], labels)
+    text: str = text_format.MessageToString(schema)
+    return text
+
+
+def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, labels: Sequence[str]) -> None:
+    feature = schema.feature.add(name=key, type=_TYPES[spec.dtype])
+    feature.presence.min_fraction = 1
+    feature.presence.min_count = 1
+    if None in spec.shape:
+        feature.value_count.min = 0
+        feature.presence.min_fraction = 0  # a record with no value at all counts as one without the feature
+        feature.presence.min_count = 0
+    else:
+        feature.shape.SetInParent()
+        for size in spec.shape:
+            feature.shape.dim.add(size=size)
+    if key == record.ENCODED:
+        feature.image_domain.SetInParent()
+    elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):
+        feature.int_domain.min = record.UNKNOWN if key == record.TRUTH_LABEL else 0
+        if labels:
+            feature.int_domain.max = len(labels) - 1
+        feature.int_domain.is_categorical = True
+    elif key in (record.TEXT, record.TEXTS) and labels:
+        feature.string_domain.value.extend(dict.fromkeys(labels))
+    elif key in (record.CONFIDENCE, record.SCORES):
+        feature.float_domain.min = 0
+        feature.float_domain.max = 1
+        feature.float_domain.disallow_nan = True

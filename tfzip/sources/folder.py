@@ -1,0 +1,146 @@
+"""Images in a folder and those below it, or named by a glob. Local names need not be UTF-8."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tfzip import storage
+from tfzip.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfzip.sources import Element
+
+SUFFIXES = frozenset(
+    # What TensorFlow decodes, and what it does not but people have: these fail by name rather than vanish.
+    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .jxl .tif .tiff .heic .heif .avif .jp2".split()
+)
+"""A file whose name ends so, in any case, is an image."""
+
+_MAGIC = re.compile("[*?[]")
+
+
+class _File(NamedTuple):
+    filename: bytes  # below the root, with forward slashes
+    size: int
+
+
+def is_glob(path: str) -> bool:
+    """Whether the path has wildcards: `*`, `?`, `[...]`; `**` stands for any folders."""
+    return _MAGIC.search(path) is not None
+
+
+def from_folder(root: str, labels: str) -> FolderSource:
+    """List the images below a folder, links to folders followed."""
+    if not storage.is_local(root):
+        return FolderSource(root, _walk_remote(root), labels, shown=root)
+    try:
+        files = list(_walk(os.fsencode(root), b"", ()))
+    except OSError as error:
+        raise SourceError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
+    return FolderSource(root, files, labels, shown=root)
+
+
+def from_glob(pattern: str, labels: str) -> FolderSource:
+    """List the images that match; filenames are below the folders before the first wildcard."""
+    match = _MAGIC.search(pattern)
+    root = pattern[: match.start()] if match else pattern
+    root = root[: root.rfind("/") + 1]
+    paths: Iterator[bytes]
+    if storage.is_local(pattern):
+        paths = glob.iglob(os.fsencode(pattern), recursive=True)
+        files = [_File(path[len(os.fsencode(root)) :], _size(path)) for path in paths if not os.path.isdir(path)]
+    else:
+        gfile = _gfile()
+        files = [
+            _File(path[len(root) :].encode(), gfile.stat(path).length)
+            for path in gfile.glob(pattern)
+            if not gfile.isdir(path)
+        ]
+    return FolderSource(root or ".", files, labels, shown=pattern)
+
+
+def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[_File]:
+    """Every file below a local folder. `above` are the folders on the way down, so that a link cannot make a circle."""
+    here = os.path.join(root, below)
+    status = os.stat(here)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    with os.scandir(here) as entries:
+        for entry in entries:
+            name = below + entry.name
+            if entry.is_dir():
+                yield from _walk(root, name + b"/", (*above, identity))
+            elif entry.is_file() or entry.is_symlink():  # a pipe or a device would be read for ever
+                yield _File(name, _size(entry.path))
+
+
+def _size(path: bytes) -> int:
+    """The size of a file; 0 for one that cannot be read (a dangling link): reading it will say why."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _gfile() -> Any:
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def _walk_remote(root: str) -> list[_File]:
+    gfile = _gfile()
+    start = len(root.rstrip("/")) + 1
+    return [
+        _File(storage.join(folder, name)[start:].encode(), gfile.stat(storage.join(folder, name)).length)
+        for folder, _, names in gfile.walk(root)
+        for name in names
+    ]
+
+
+class FolderSource:
+    """The images among files below a root, in the order of their names' bytes."""
+
+    kind = "folder"
+
+    def __init__(self, root: str, files: Sequence[_File], labels: str, shown: str) -> None:
+        images = sorted(file for file in files if os.path.splitext(file.filename)[1].lower() in SUFFIXES)
+        if not images:
+            found = f"none of its {len(files)} files is one" if files else "it is empty"
+            raise SourceError(f"{shown}: no images there ({found}; images end in .jpg, .png, .gif, .bmp, .webp, ...)")
+        self._root = root
+        self.filenames: Sequence[bytes] = [image.filename for image in images]
+        self.sizes: npt.NDArray[np.int64] = np.array([image.size for image in images], np.int64)
+        self.ignored = len(files) - len(images)
+        self.truths: Sequence[bytes] | None = _truths(self.filenames, shown) if labels == "folder" else None
+
+    def reader(self) -> Callable[[tf.Tensor], Element]:
+        """A graph function: a position -> the file's name and bytes."""
+        import tensorflow as tf
+
+        names = tf.constant(self.filenames)
+        root = tf.constant(os.fsencode(storage.join(self._root, "")))
+
+        def read(position: tf.Tensor) -> Element:
+            filename = tf.gather(names, position)
+            return {"filename": filename, "encoded": tf.io.read_file(tf.strings.join([root, filename]))}
+
+        return read
+
+
+def _truths(filenames: Sequence[bytes], shown: str) -> list[bytes]:
+    """The first folder of each filename; empty for a file in no folder."""
+    truths = [name.split(b"/", 1)[0] if b"/" in name else b"" for name in filenames]
+    if not any(truths):
+        raise UsageError(f"--source-labels folder: no image of {shown} lies in a folder below it")
+    return truths

@@ -1,0 +1,104 @@
+"""Files on the local disk or anywhere `tf.io.gfile` reaches (`gs://`, `ram://`, ...).
+
+Local paths never import TensorFlow. A path is remote if it begins with a scheme (`xyz://`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from typing import IO, Any
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def is_local(path: str) -> bool:
+    """Whether the path is on a disk of this machine."""
+    return not _SCHEME.match(path)
+
+
+def join(folder: str, name: str) -> str:
+    """`folder/name`, also where the folder is a URL or the root."""
+    return folder + name if folder.endswith("/") else f"{folder}/{name}"
+
+
+def _gfile() -> Any:
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def open(path: str, mode: str) -> IO[Any]:  # noqa: A001 - called as storage.open, and does what open does
+    """Open a file; text modes are UTF-8 with line ends kept."""
+    if not is_local(path):
+        return _gfile().GFile(path, mode)
+    return builtins.open(path, mode) if "b" in mode else builtins.open(path, mode, encoding="utf-8", newline="")
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return os.path.lexists(path) if is_local(path) else _gfile().exists(path)
+
+
+def isdir(path: str) -> bool:
+    """Whether the path is a folder."""
+    return os.path.isdir(path) if is_local(path) else _gfile().isdir(path)
+
+
+def listdir(path: str) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder."""
+    if not isdir(path):
+        return []
+    names = os.listdir(path) if is_local(path) else _gfile().listdir(path)
+    return sorted(name.rstrip("/") for name in names)
+
+
+def size(path: str) -> int:
+    """The size of a file in bytes."""
+    return os.path.getsize(path) if is_local(path) else _gfile().stat(path).length
+
+
+def makedirs(path: str) -> None:
+    """Make a folder and those above it."""
+    if is_local(path):
+        os.makedirs(path, exist_ok=True)
+    else:
+        _gfile().makedirs(path)
+
+
+def rename(source: str, target: str) -> None:
+    """Move a file over another; atomic where the file system is."""
+    if is_local(source):
+        os.replace(source, target)
+    else:
+        _gfile().rename(source, target, overwrite=True)
+
+
+def remove(paths: Iterable[str]) -> None:
+    """Delete those of the files and folders that exist."""
+    for path in paths:
+        if not exists(path):
+            continue
+        if is_local(path) and (os.path.islink(path) or not os.path.isdir(path)):
+            os.remove(path)
+        elif is_local(path):
+            shutil.rmtree(path)
+        elif isdir(path):
+            _gfile().rmtree(path)
+        else:
+            _gfile().remove(path)
+
+
+def copy_to_local(path: str, target: str) -> None:
+    """Copy a remote file to a local one."""
+    with open(path, "rb") as file, builtins.open(target, "wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+
+
+def copy_from_local(source: str, path: str) -> None:
+    """Copy a local file to a local or remote one."""
+    with builtins.open(source, "rb") as file, open(path, "wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)

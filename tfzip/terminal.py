@@ -1,0 +1,218 @@
+"""What a person sees in a terminal: summaries and tables, as text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tfzip import naming
+from tfzip.read import Export
+from tfzip.record import CONFIDENCE, LABEL, UNKNOWN, Record
+
+_BAR = 30
+_CLASSES_SHOWN = 20
+_FAILURES_SHOWN = 5
+
+
+def summary(export: Export, command: str) -> str:
+    """What an export gave, in a few lines, and what to try next; `command` is how tfzip was called."""
+    facts, counts = export.manifest, export.manifest["counts"]
+    size = f"{_count(len(facts['shards']), 'shard')}, {_size(export)}"
+    lines = [f"{_count(counts['records'], 'record')} in {size}: {export.path}"]
+    if counts["failures"]:
+        lines.append(f"{_count(counts['failures'], 'failure')}, listed in index.zip (failures.csv):")
+        lines += [f"  {line}" for line in _failure_lines(export)]
+    if counts["ignored"]:
+        lines.append(f"{_count(counts['ignored'], 'other file')} ignored")
+    lines.append(f"pixels {_pixels(facts['pixels'])}; task {_task(export)}")
+    if unnamed := _truths_without_class(export):
+        lines.append(f"{_count(unnamed, 'record')} with a truth that is none of the model's classes")
+    if run := export.run:
+        lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
+    lines.append(f"next: {command} inspect {export.path}")
+    return "\n".join(lines)
+
+
+def inspection(export: Export) -> str:
+    """Counts, model, classes, confidence, shards and features of an export."""
+    facts, counts, model = export.manifest, export.manifest["counts"], export.manifest["model"]
+    lines = [
+        f"{export.path}: {facts['name']}, split {facts['split']}",
+        f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
+        f"model     {model['name']} ({model['format']}, sha256 {model['sha256'][:12]})",
+        f"pixels    {_pixels(facts['pixels'])}",
+        f"task      {_task(export)}",
+        f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
+    ]
+    if LABEL in export.features:
+        lines += ["", "classes", *_class_lines(export)]
+    if CONFIDENCE in export.features:
+        lines += ["", "confidence", *_histogram(export.metadata["confidence"])]
+    lines += [
+        "",
+        "shards",
+        *_table([[s["file"], f"{s['records']} records", f"{s['bytes']} bytes"] for s in facts["shards"]]),
+    ]
+    lines += ["", "features", *_table([[key, *_feature(spec)] for key, spec in facts["features"].items()])]
+    if counts["failures"]:
+        lines += ["", "failures", *_failure_lines(export)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def inspection_facts(export: Export) -> dict[str, Any]:
+    """The same for programs: plain values for JSON."""
+    facts = {"path": export.path, **export.manifest, "failures": [_failure_facts(f) for f in export.failures]}
+    if LABEL in export.features:
+        facts["classes"] = [{"label": label, "text": text, "records": n} for label, text, n in _classes(export)]
+    if CONFIDENCE in export.features and len(export):
+        quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
+        facts["confidence_quartiles"] = [_number(value) for value in quantiles]
+    return facts
+
+
+def record_facts(record: Record) -> dict[str, Any]:
+    """A record without its image, as plain values for JSON."""
+    facts = {
+        "filename": naming.to_text(naming.to_bytes(record.filename)),
+        "format": record.format,
+        "height": record.height,
+        "width": record.width,
+        "source_id": record.source_id,
+        "prediction": {key: _plain(value) for key, value in record.prediction._asdict().items() if value is not None},
+    }
+    if record.truth is not None:
+        facts["truth"] = record.truth._asdict()
+    if record.outputs:
+        facts["outputs"] = {name: _plain(value) for name, value in record.outputs.items()}
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values, bytes and what JSON has no number for, as JSON has them."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return naming.to_text(value)
+    return _number(value) if isinstance(value, float) else value
+
+
+def _number(value: float) -> float | None:
+    """The number, in as few digits as a float32 needs; None for NaN and infinity."""
+    return float(str(np.float32(value))) if math.isfinite(value) else None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _size(export: Export) -> str:
+    size = sum(shard["bytes"] for shard in export.manifest["shards"])
+    return f"{size} bytes" if size < 1000 else tqdm.format_sizeof(size, "B", 1000)
+
+
+_SCALES = {
+    "raw": "0..255",
+    "unit": "0..1",
+    "symmetric": "-1..1",
+    "caffe": "BGR minus the ImageNet mean",
+    "torch": "normalized by the ImageNet mean and deviation",
+}
+_ORIGINS = {
+    "option": "as asked",
+    "model": "as the model itself rescales them",
+    "application": "as the model's name tells: --scale changes it",
+    "preprocess": "then the function given",
+}
+
+
+def _pixels(pixels: Any) -> str:
+    shape = f"{pixels['height']}x{pixels['width']}x{pixels['channels']}"
+    return f"{shape} {pixels['scale']} ({_SCALES[pixels['scale']]}, {_ORIGINS[pixels['scale_from']]})"
+
+
+def _task(export: Export) -> str:
+    facts, classes = (
+        export.manifest,
+        export.manifest["features"].get("prediction/scores", {"shape": []})["shape"],
+    )
+    if not classes:
+        return str(facts["task"])
+    named = {
+        "none": "without names",
+        "file": "names from the labels file",
+        "source": "names from the source's folders",
+    }
+    origin = named.get(facts["labels"]["from"], "names as given")
+    return f"{facts['task']}, {classes[0]} classes ({origin}), from {facts['model']['scores']}"
+
+
+def _truths_without_class(export: Export) -> int:
+    if "truth/text" not in export.features or not export.labels:
+        return 0
+    return sum(1 for row in export._index.table("metadata.csv") if row["truth"] and row["truth"] not in export.labels)
+
+
+def _classes(export: Export) -> list[tuple[int, str, int]]:
+    """Label, name and number of records, most frequent first."""
+    counted = Counter(export.metadata["label"].tolist())
+    counted.pop(UNKNOWN, None)
+    names = export.labels
+    return [(label, names[label] if names else str(label), n) for label, n in counted.most_common()]
+
+
+def _class_lines(export: Export) -> list[str]:
+    classes = _classes(export)
+    most = classes[0][2] if classes else 1
+    lines = _table([[text, str(n), _bar(n / most)] for _, text, n in classes[:_CLASSES_SHOWN]])
+    if len(classes) > _CLASSES_SHOWN:
+        lines.append(f"  and {len(classes) - _CLASSES_SHOWN} more classes")
+    return lines
+
+
+def _histogram(values: Any) -> list[str]:
+    finite = values[np.isfinite(values)]
+    counts, edges = np.histogram(finite, bins=10, range=(0, 1))
+    most = max(counts.max(initial=0), 1)
+    rows = [
+        [f"{low:.1f}-{high:.1f}", str(n), _bar(n / most)]
+        for low, high, n in zip(edges, edges[1:], counts, strict=False)
+    ]
+    first = next((i for i, n in enumerate(counts) if n), 0)
+    return _table(rows[first:]) + ([f"  {len(values) - len(finite)} not a number"] if len(finite) < len(values) else [])
+
+
+def _bar(share: float) -> str:
+    return "#" * max(round(share * _BAR), 1 if share else 0)
+
+
+def _feature(spec: Any) -> tuple[str, str]:
+    return spec["dtype"], "[" + ", ".join("?" if n is None else str(n) for n in spec["shape"]) + "]"
+
+
+def _failure_facts(failure: Any) -> dict[str, str]:
+    return {"filename": naming.to_text(failure.filename), "stage": failure.stage, "error": failure.error}
+
+
+def _failure_lines(export: Export) -> list[str]:
+    lines = [f"{naming.to_text(f.filename)}: {f.stage}: {f.error}" for f in export.failures[:_FAILURES_SHOWN]]
+    more = len(export.failures) - len(lines)
+    return lines + ([f"and {more} more"] if more else [])
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Rows with their columns aligned: text to the left, numbers to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            c.rjust(w) if c[:1].isdigit() and i else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

@@ -1,0 +1,86 @@
+"""Serialized records -> one shard, and where in it each record lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from tfzip import framing, storage
+
+
+class ShardWriter:
+    """Writes one TFRecord file; with gzip, in members of whole records.
+
+    Use as a context manager; `records`, `bytes`, `sha256` and `locations` are complete when it has closed. The path
+    is a temporary one: the caller renames the file once it is whole.
+    """
+
+    def __init__(self, path: str, compression: str) -> None:
+        self.records = 0
+        self.bytes = 0
+        self._gzip = compression == "gzip"
+        self._file = storage.open(path, "wb")
+        self._hash = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._locations: list[tuple[int, int, int]] = []
+
+    def write(self, records: Iterable[bytes]) -> None:
+        """Append serialized records."""
+        for record in records:
+            frame = framing.frame(record)
+            if self._pending and self._pending_bytes + len(frame) > self._block_limit:
+                self._flush()
+            self._pending.append(frame)
+            self._pending_bytes += len(frame)
+            self.records += 1
+
+    @property
+    def _block_limit(self) -> int:
+        return framing.MEMBER_BYTES if self._gzip else 0
+
+    def _flush(self) -> None:
+        """Write the pending frames as one block: a gzip member, or the only frame as it is."""
+        block = b"".join(self._pending)
+        if self._gzip:
+            block = framing.deflate(block)
+        self._file.write(block)
+        self._hash.update(block)
+        start = 0
+        for frame in self._pending:
+            self._locations.append((self.bytes, len(block), start))
+            start += len(frame)
+        self.bytes += len(block)
+        self._pending, self._pending_bytes = [], 0
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    @property
+    def locations(self) -> dict[str, npt.NDArray[np.int64]]:
+        """For each record, in order: `offset` and `size` of its block in the file, `start` inside the block."""
+        columns = np.array(self._locations, np.int64).reshape(-1, 3)
+        return {"offset": columns[:, 0], "size": columns[:, 1], "start": columns[:, 2]}
+
+    def close(self) -> None:
+        """Write what is pending. An empty gzip shard is one empty member: `gzip -t` takes no empty file."""
+        if self._pending or (self._gzip and not self.records):
+            self._flush()
+        self._file.close()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
