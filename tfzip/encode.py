@@ -31,7 +31,6 @@ def encoder(features: Mapping[str, FeatureSpec], *, index_scores: bool) -> Calla
     Args:
         features: of every record; keys are written in sorted order.
         index_scores: whether the index wants the scores too.
-
     """
     keys = sorted(features)
 

@@ -85,7 +85,6 @@ def gather(function: Any, size: tuple[int, int]) -> Evidence:
     Args:
         function: a ConcreteFunction, pixels [B, H, W, C] -> dict of outputs.
         size: height and width to try it on.
-
     """
     try:
         graph_def = _inline(function)
@@ -137,7 +136,8 @@ def _subgraph(function: Any, graph_def: tf.compat.v1.GraphDef, tensor: str) -> C
         inputs = {f"{name}:0": tf.identity(value) for name, value in {pixels: image, **captured}.items()}
         return tf.graph_util.import_graph_def(part, inputs, [tensor])[0]
 
-    return tf.function(run, autograph=False)
+    spec = tf.TensorSpec(None, function.inputs[0].dtype)
+    return tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
 
 
 def _ancestors(graph_def: tf.compat.v1.GraphDef, name: str) -> set[str]:

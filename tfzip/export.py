@@ -55,7 +55,6 @@ def export(
     Raises:
         UsageError: the call is wrong; nothing was written.
         DataError: too many images failed; nothing was written.
-
     """
     try:
         settings = Options(**options)

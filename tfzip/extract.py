@@ -22,7 +22,6 @@ def extract(export: Export, to: str) -> int:
 
     Returns:
         The number of images written.
-
     """
     if ENCODED not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")

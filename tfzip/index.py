@@ -13,9 +13,10 @@ import io
 import json
 import os
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,14 +73,15 @@ def save_part(path: str, columns: Mapping[str, Array], texts: Mapping[str, Seque
         path: of the part file.
         columns: as in COLUMNS, and `scores`.
         texts: `filename`, `prediction` and `truth_text`.
-
     """
     arrays = dict(columns)
     for name in _TEXTS:
         arrays[name] = np.frombuffer(b"".join(texts[name]), np.uint8)
         arrays[f"{name}_end"] = np.cumsum([len(text) for text in texts[name]], dtype=np.int64)
-    with storage.open(path, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type] # for the names that are keywords of its own
+    part = io.BytesIO()
+    np.savez(part, **arrays)  # type: ignore[arg-type] # for the names that are keywords of its own
+    with storage.open(path, "wb") as file:  # whole, since a remote file cannot be written here and there
+        file.write(part.getvalue())
 
 
 class _Part:
@@ -249,14 +251,9 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._copy: IO[bytes] | None = None
-        if not storage.is_local(path):
-            self._copy = tempfile.NamedTemporaryFile(suffix=INDEX)  # noqa: SIM115 - lives as long as this does
-            storage.copy_to_local(path, self._copy.name)
-            path = self._copy.name
-        self._local = path
+        self._local = path if storage.is_local(path) else self._copy()
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = zipfile.ZipFile(self._local)
         except (zipfile.BadZipFile, OSError) as error:
             raise CorruptError(f"{self.path} is damaged: {error}") from None
         self._columns: dict[str, Array] = {}
@@ -265,8 +262,14 @@ class Index:
     def close(self) -> None:
         """Close the zip; arrays already mapped stay valid."""
         self._archive.close()
-        if self._copy is not None:
-            self._copy.close()
+
+    def _copy(self) -> str:
+        """A copy of a remote index on the local disk, for as long as this lives."""
+        descriptor, local = tempfile.mkstemp(suffix=INDEX)
+        os.close(descriptor)
+        weakref.finalize(self, os.remove, local)
+        storage.copy_to_local(self.path, local)
+        return local
 
     def _read_manifest(self) -> dict[str, Any]:
         try:

@@ -28,7 +28,6 @@ class Layout:
         name: of the dataset.
         split: of the data.
         compression: `gzip` or `none`.
-
     """
 
     def __init__(self, out: str, kind: str, name: str, split: str, compression: str) -> None:
@@ -111,10 +110,9 @@ class Layout:
 
     def _old_files(self) -> list[str]:
         """The shards of the export that is replaced: those its index lists, or those named as ours would be."""
+        path = storage.join(self._home, INDEX)
         try:
-            index = Index(storage.join(self._home, INDEX))
-            files = [str(shard["file"]) for shard in index.manifest["shards"]]
-            index.close()
+            files = [str(shard["file"]) for shard in Index(path).manifest["shards"]] if storage.exists(path) else []
         except (CorruptError, KeyError, TypeError):
             files = [
                 self._shard_prefix + name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from tfzip.errors import UsageError
 
@@ -64,3 +64,8 @@ def to_text(filename: bytes) -> str:
         return filename.decode("utf-8")
     except UnicodeDecodeError:
         return quote_from_bytes(filename, safe="/ ")
+
+
+def from_text(text: str) -> bytes:
+    """The filename that `to_text` may have escaped so; it is one, of two, for a name with a percent sign of its own."""
+    return unquote_to_bytes(to_bytes(text))

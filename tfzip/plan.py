@@ -51,7 +51,6 @@ def sized_bounds(sizes: Positions, shard_bytes: int, shard_records: int) -> Posi
         sizes: bytes of each record, in order.
         shard_bytes: bytes a shard is to hold at most, about.
         shard_records: records a shard is to hold at most.
-
     """
     fullness = np.cumsum(np.maximum(sizes / shard_bytes, 1 / shard_records))
     shards = max(1, int(np.ceil(fullness[-1] - 1e-9)))

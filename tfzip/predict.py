@@ -60,7 +60,6 @@ def choose_task(
         names: the class names for a number of classes; empty if they are not known; raises if they do not fit.
 
     Raises UsageError where it cannot be known, or does not fit the model.
-
     """
     if task == "raw":
         return Task("raw", None, 0, False, threshold, ())

@@ -52,7 +52,6 @@ def load(model: Any, signature: str | None, image_size: tuple[int, int] | None, 
         trust: allow Keras to load code from the file.
 
     Raises ModelError if it cannot be loaded, or does not take one batch of images.
-
     """
     with tf.device("CPU:0"):  # where Dataset.map runs; it cannot use variables of a GPU
         if not isinstance(model, (str, os.PathLike)):
@@ -73,9 +72,14 @@ def load(model: Any, signature: str | None, image_size: tuple[int, int] | None, 
 
 
 def _keras() -> Any:
-    import keras
+    try:
+        import keras
 
-    backend = keras.backend.backend()
+        backend = keras.backend.backend()
+    except ImportError as error:  # also where the backend that is asked for is not installed
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        if backend == "tensorflow":
+            raise ModelError(f"Keras cannot be imported: {_first_line(error)}") from error
     if backend != "tensorflow":
         raise ModelError(
             f"Keras runs on {backend} here, whose models cannot be fused into a TensorFlow graph: "

@@ -19,7 +19,6 @@ class Progress:
         total: images to do.
         quiet: say nothing.
         file: where to; standard error by default.
-
     """
 
     def __init__(self, total: int, *, quiet: bool = False, file: TextIO | None = None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tfzip import framing, storage
 from tfzip.errors import CorruptError, FilenameNotFoundError, NotAnExportError, UsageError
 from tfzip.index import INDEX, Index, split_texts
-from tfzip.naming import to_bytes, to_str
+from tfzip.naming import from_text, to_bytes, to_str
 from tfzip.record import (
     ENCODED,
     FILENAME,
@@ -43,7 +43,6 @@ def open(path: str, split: str | None = None) -> Export:  # noqa: A001 - tfzip.o
     Raises:
         NotAnExportError: no index there: nothing was exported to it, or the export has not finished.
         CorruptError: the index is damaged.
-
     """
     return Export(path, split)
 
@@ -160,8 +159,10 @@ class Export:
         return self._by_row(row)
 
     def _row(self, filename: str | bytes) -> int | None:
-        wanted = to_bytes(filename) if isinstance(filename, str) else filename
-        return next((row for row in self._index.rows(wanted) if self._index.filename(row) == wanted), None)
+        """The row of a filename, given as it is or as metadata.csv has it."""
+        wanted = [filename] if isinstance(filename, bytes) else [to_bytes(filename), from_text(filename)]
+        rows = (row for name in wanted for row in self._index.rows(name) if self._index.filename(row) == name)
+        return next(rows, None)
 
     def _by_row(self, row: int) -> Record:
         """Read one record: one seek, one inflate, every CRC checked, its filename compared with the index."""
@@ -190,19 +191,19 @@ class Export:
         Args:
             batch_size: None for single examples; a number for batches (parsed a batch at a time, faster).
 
-        Features that vary in length are ragged (`tf.RaggedTensor` in batches). Reading checks every CRC.
-
+        Features that vary in length are ragged (`tf.RaggedTensor` in batches). Reading checks every CRC, and that there
+        are as many records as the index says.
         """
         import tensorflow as tf
 
         spec = {key: _parsing(key, feature) for key, feature in self.features.items()}
         compression = "GZIP" if self.manifest["compression"] == "gzip" else ""
         records = tf.data.TFRecordDataset(self.shards, compression)
-        if batch_size is None:
-            parse, parallel = tf.io.parse_single_example, tf.data.AUTOTUNE
-        else:
-            records, parse, parallel = records.batch(batch_size), tf.io.parse_example, tf.data.AUTOTUNE
-        return records.map(lambda record: parse(record, spec), num_parallel_calls=parallel).prefetch(tf.data.AUTOTUNE)
+        records = records.apply(tf.data.experimental.assert_cardinality(len(self)))
+        parse = tf.io.parse_single_example
+        if batch_size is not None:
+            records, parse = records.batch(batch_size), tf.io.parse_example
+        return records.map(lambda record: parse(record, spec), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     def __iter__(self) -> Iterator[tuple[Any, str, np.ndarray[Any, Any] | None]]:
         """Yield `(prediction, filename, image)` for every record.
@@ -223,7 +224,7 @@ class Export:
             for example in pictures.as_numpy_iterator():
                 outputs = {k.removeprefix(OUTPUT): v for k, v in example.items() if k.startswith(OUTPUT)}
                 yield example.get(SCORES, outputs), to_str(example[FILENAME]), example.get(ENCODED)
-        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
             raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
 
 

@@ -16,13 +16,14 @@ _TYPES = {"bytes": schema_pb2.BYTES, "int64": schema_pb2.INT, "float": schema_pb
 def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> str:
     """The schema in protobuf's text format: every feature required, with its shape and the values it may have."""
     schema = schema_pb2.Schema()
+    (classes,) = features[record.SCORES].shape if record.SCORES in features else (len(labels),)
     for key in sorted(features):
-        _add_feature(schema, key, features[key], labels)
+        _add_feature(schema, key, features[key], classes or 0, labels)
     text: str = text_format.MessageToString(schema)
     return text
 
 
-def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, labels: Sequence[str]) -> None:
+def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, classes: int, labels: Sequence[str]) -> None:
     feature = schema.feature.add(name=key, type=_TYPES[spec.dtype])
     feature.presence.min_fraction = 1
     feature.presence.min_count = 1
@@ -38,8 +39,8 @@ def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, labels:
         feature.image_domain.SetInParent()
     elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):
         feature.int_domain.min = record.UNKNOWN if key == record.TRUTH_LABEL else 0
-        if labels:
-            feature.int_domain.max = len(labels) - 1
+        if classes:
+            feature.int_domain.max = classes - 1
         feature.int_domain.is_categorical = True
     elif key in (record.TEXT, record.TEXTS) and labels:
         feature.string_domain.value.extend(dict.fromkeys(labels))

@@ -6,6 +6,7 @@ Local paths never import TensorFlow. A path is remote if it begins with a scheme
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import re
 import shutil
@@ -34,6 +35,8 @@ def _gfile() -> Any:
 def open(path: str, mode: str) -> IO[Any]:  # noqa: A001 - called as storage.open, and does what open does
     """Open a file; text modes are UTF-8 with line ends kept."""
     if not is_local(path):
+        if "r" in mode and not exists(path):  # GFile itself would only say so when it is read, and in words of its own
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return _gfile().GFile(path, mode)
     return builtins.open(path, mode) if "b" in mode else builtins.open(path, mode, encoding="utf-8", newline="")
 

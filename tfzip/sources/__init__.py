@@ -41,7 +41,6 @@ def open_source(source: str | os.PathLike[str], labels: str) -> Source:
         labels: `none`, or `folder`: the first folder below the root is the label.
 
     Raises SourceError if it does not exist or holds no images.
-
     """
     from tfzip.sources import folder
 

@@ -1,0 +1,290 @@
+"""The command line as a person uses it: real processes where the start matters, the same code in this one elsewhere."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import tfzip
+from tfzip import cli
+
+
+@pytest.fixture(scope="module")
+def out(digits, digits_files, tmp_path_factory):
+    """An export made by the command line itself, in a process of its own."""
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(folder)]
+    done = run(*command, "--source-labels", "folder", "--shards", "2")
+    assert done.returncode == 0, done.stderr
+    assert "1797 records in 2 shards" in done.stdout
+    assert f"next: python -m tfzip inspect {folder}" in done.stdout
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+def run(*arguments, **more):
+    return subprocess.run([sys.executable, "-m", "tfzip", *arguments], capture_output=True, text=True, **more)
+
+
+def test_inspect_shows_counts_classes_confidence_shards_and_features(out, capsys):
+    assert cli.main(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("1797 of 1797", "digits.keras", "10 classes", "0.9-1.0", "00001-of-00002.gz", "prediction/scores"):
+        assert text in shown
+    assert all(line == line.rstrip() for line in shown.splitlines())
+
+
+def test_inspect_for_programs_is_json_that_agrees_with_the_index(out, capsys):
+    assert cli.main(["inspect", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    with tfzip.open(str(out)) as export:
+        assert {c["label"]: c["records"] for c in facts["classes"]} == {
+            label: int(np.sum(export.metadata["label"] == label)) for label in range(10)
+        }
+        assert facts["confidence_quartiles"][-1] == pytest.approx(float(export.metadata["confidence"].max()))
+    assert facts["counts"]["records"] == 1797
+
+
+def test_verify_says_that_all_is_right_and_what_is_not(out, tmp_path, capsys):
+    import shutil
+
+    assert cli.main(["verify", str(out)]) == 0
+    assert "1797 records in 2 shards" in capsys.readouterr().out
+    shutil.copytree(out, tmp_path / "copy")
+    shard = tmp_path / "copy" / "images-train.tfrecord-00001-of-00002.gz"
+    shard.write_bytes(shard.read_bytes()[:-7])
+    assert cli.main(["verify", str(tmp_path / "copy")]) == 1
+    assert "00001-of-00002.gz" in capsys.readouterr().out
+
+
+def test_get_shows_a_record_and_gives_its_image(out, digits, tmp_path, capsysbinary):
+    image = tmp_path / "digit.png"
+    assert cli.main(["get", str(out), "7/0007.png", "--image", str(image)]) == 0
+    facts = json.loads(capsysbinary.readouterr().out)
+    assert facts["filename"] == "7/0007.png"
+    assert facts["truth"] == {"label": 7, "text": "7"}
+    assert facts["prediction"]["label"] == int(np.argmax(facts["prediction"]["scores"]))
+    assert image.read_bytes() == (digits[0] / "7/0007.png").read_bytes()
+    assert cli.main(["get", str(out), "7/0007.png", "--image", "-"]) == 0
+    assert capsysbinary.readouterr().out == image.read_bytes()
+
+
+def test_extract_gives_every_image_back(out, digits, tmp_path, capsys):
+    assert cli.main(["extract", str(out), "--to", str(tmp_path / "to")]) == 0
+    assert "1797 images" in capsys.readouterr().out
+    for path in digits[0].rglob("*.png"):
+        assert (tmp_path / "to" / path.relative_to(digits[0])).read_bytes() == path.read_bytes()
+    assert (tmp_path / "to" / "metadata.csv").read_text().startswith("filename,prediction,")
+    assert cli.main(["extract", str(out), "--to", str(tmp_path / "to")]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf8_goes_in_and_out_through_the_command_line(digits, digits_files, tmp_path):
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    content = (digits[0] / "0/0000.png").read_bytes()
+    with open(os.path.join(folder, b"caf\xe9.png"), "wb") as file:
+        file.write(content)
+    done = run("export", "in", "--model", digits_files["keras"], "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in (b"caf\xe9.png", b"caf%E9.png"):
+        command = [sys.executable, "-m", "tfzip", "get", "out", name, "--image", "-"]
+        assert subprocess.run(command, capture_output=True, cwd=tmp_path, check=True).stdout == content
+
+
+D = "export D --model M.keras --out new"
+
+BAD = {
+    "no such folder": ("export nowhere --model M.keras --out new", "nowhere: no such"),
+    "no images in it": ("export notes --model M.keras --out new", "none of its 1 files"),
+    "an empty folder": ("export empty --model M.keras --out new", "it is empty"),
+    "a glob without a match": ("export D/*.webp --model M.keras --out new", "no images"),
+    "no such model": ("export D --model nowhere.keras --out new", "nowhere.keras: no such model"),
+    "a model that is none": ("export D --model notes/a.txt --out new", "not a model"),
+    "a damaged model": ("export D --model damaged.keras --out new", "Keras cannot load it"),
+    "a model whose input is no image": ("export D --model flat.keras --out new", "no batch of images"),
+    "no such signature": ("export D --model S --out new --signature x", "serving_default"),
+    "no such output": (f"{D} --output x", "no output 'x'"),
+    "an unknown option value": (f"{D} --resize squash", "--resize 'squash'"),
+    "an unknown option": (f"{D} --colour x", "--colour"),
+    "a batch of none": (f"{D} --batch-size 0", "--batch-size 0"),
+    "a size that is none": (f"{D} --shard-size big", "--shard-size 'big'"),
+    "labels of the wrong length": (f"{D} --labels three.txt", "3 labels"),
+    "no such labels": (f"{D} --labels nowhere.txt", "nowhere.txt"),
+    "OUT not empty": ("export D --model M.keras --out notes", "not empty"),
+    "OUT a finished export": ("export D --model M.keras --out OUT", "finished export"),
+    "OUT a file": ("export D --model M.keras --out three.txt", "is a file"),
+    "scale not knowable": ("export D --model bare.keras --out new", "--scale raw"),
+    "task not knowable": ("export D --model bare.keras --out new --scale unit", "--task"),
+    "task that does not fit": (f"{D} --task binary", "--task binary"),
+    "no function to preprocess": (f"{D} --preprocess os:nope", "os:nope"),
+    "scale and preprocess": (f"{D} --preprocess os:path --scale raw", "--preprocess and"),
+    "size of the image that the model fixes": (f"{D} --image-size 9x9", "8x8"),
+    "a name that no file can have": (f"{D} --name a/b", "--name 'a/b'"),
+    "labels of a source without folders": (
+        "export D/0 --model M.keras --out new --source-labels folder",
+        "no image of D/0 lies in a folder",
+    ),
+    "nothing at all": ("", "COMMAND"),
+    "no model": ("export D --out new", "--model"),
+    "an unknown command": ("exprot", "exprot"),
+    "no export to inspect": ("inspect notes", "no index.zip"),
+    "no folder to verify": ("verify nowhere", "nowhere"),
+    "no such record": ("get OUT nobody.png", "nobody.png"),
+    "no such split": ("inspect OUT --split test", "'test'"),
+}
+"""What is wrong: the call, and what the answer must say."""
+
+
+@pytest.fixture(scope="module")
+def workshop(digits, digits_files, out, tmp_path_factory):
+    """A folder with all that the bad calls name."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("workshop")
+    for name, target in (
+        ("D", digits[0]),
+        ("M.keras", digits_files["keras"]),
+        ("S", digits_files["saved_model"]),
+        ("OUT", out),
+    ):
+        (folder / name).symlink_to(target)
+    (folder / "notes").mkdir()
+    (folder / "empty").mkdir()
+    (folder / "notes" / "a.txt").write_text("no image")
+    (folder / "three.txt").write_text("a\nb\nc\n")
+    (folder / "damaged.keras").write_bytes(b"PK\x03\x04 no")
+    layers = keras.layers
+    keras.Sequential([layers.Input((64,)), layers.Dense(10)]).save(folder / "flat.keras")
+    keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)]).save(folder / "bare.keras")
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_call_gets_a_line_or_two_and_exit_code_2(workshop, name, capsys, monkeypatch):
+    command, said = BAD[name]
+    monkeypatch.chdir(workshop)
+    before = sorted(os.listdir(workshop))
+    try:
+        code = cli.main(command.split())
+    except SystemExit as exit_:  # argparse ends so
+        code = exit_.code
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.out == ""
+    assert said in shown.err
+    assert len(shown.err.splitlines()) <= 2, shown.err
+    assert shown.err.startswith("tfzip")
+    assert "Traceback" not in shown.err
+    assert sorted(os.listdir(workshop)) == before
+
+
+def test_keras_on_another_backend_is_told(workshop):
+    done = run(
+        "export", "D", "--model", "M.keras", "--out", "new", cwd=workshop, env={**os.environ, "KERAS_BACKEND": "numpy"}
+    )
+    assert done.returncode == 2
+    assert "KERAS_BACKEND=tensorflow" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_data_is_exit_code_1(workshop, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(workshop)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    assert cli.main(["export", str(tmp_path), "--model", "M.keras", "--out", "new"]) == 1
+    assert "a.png: decode:" in capsys.readouterr().err
+
+
+def test_debug_shows_where(workshop, capsys, monkeypatch):
+    monkeypatch.chdir(workshop)
+    assert cli.main(["inspect", "notes", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_quiet_says_nothing(workshop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(workshop)
+    command = ["export", "D", "--model", "M.keras", "--out", str(tmp_path / "out"), "--limit", "20", "--quiet"]
+    assert cli.main(command) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_summary_tells_of_failures_and_of_other_files(workshop, digits, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(workshop)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.png").write_bytes((digits[0] / "0/0000.png").read_bytes())
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    assert cli.main(["export", str(tmp_path / "in"), "--model", "M.keras", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 record in 1 shard" in shown
+    assert "bad.png: decode:" in shown
+    assert "1 other file ignored" in shown
+
+
+def test_an_interrupt_leaves_nothing_and_exits_with_130(workshop, digits, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    content = (digits[0] / "0/0000.png").read_bytes()
+    for number in range(20_000):
+        (many / f"{number}.png").write_bytes(content)
+    command = ["export", str(many), "--model", "M.keras", "--out", str(tmp_path / "out"), "--batch-size", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfzip", *command], cwd=workshop, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / ".tfzip" / "shard-00000").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("tfzip export: interrupted")
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "inspect", "verify", "get", "extract", "demo"])
+def test_help_tells_every_option_with_its_default_and_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"python -m tfzip {command}" in shown
+    if command == "export":
+        for option, default in re.findall(r"--([a-z-]+) [A-Z:|a-z]+ [^-]*?\(default: ([^)]*)\)", shown):
+            assert option
+            assert default
+        assert "--shard-size SIZE bytes in a shard, about (default: 128MB)" in shown
+
+
+def test_every_option_of_the_command_is_an_option_of_the_call():
+    import dataclasses
+
+    from tfzip.options import Options
+
+    parsed = cli._parser().parse_args(["export", "D", "--model", "M", "--out", "O"])
+    for field in dataclasses.fields(Options):
+        assert getattr(parsed, field.name) == field.default, field.name
+
+
+def test_the_demo_ends_by_saying_where_to_look(tmp_path):
+    done = run("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1497 records" in done.stdout
+    assert float(re.search(r"([0-9.]+)% of the predictions", done.stdout)[1]) > 80
+    commands = re.findall(r"^  python -m tfzip (.*)$", done.stdout, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert run(*command.split(), cwd=tmp_path).returncode == 0
+    assert run("demo", cwd=tmp_path).returncode == 0, "it can be run again"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("x")
+    assert run("demo", "--to", "mine", cwd=tmp_path).returncode == 2
+    assert os.listdir(tmp_path / "mine") == ["precious"]

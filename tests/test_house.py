@@ -1,0 +1,139 @@
+"""The shape of the house: imports, the public names, what start-up costs, where the schemas are."""
+
+import ast
+import importlib.resources
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import tfzip
+
+PACKAGE = Path(tfzip.__file__).parent
+
+ORDER = [
+    ["version"],
+    ["errors"],
+    ["naming", "storage"],
+    ["record"],
+    ["framing", "schema"],
+    ["write", "index"],
+    ["read"],
+    ["verify", "extract", "layout"],
+    ["options", "progress"],
+    ["sources", "sources.folder"],
+    ["decode", "evidence", "predictor"],
+    ["predict", "encode"],
+    ["plan"],
+    ["job"],
+    ["pipeline"],
+    ["export"],
+    ["terminal"],
+    ["demo"],
+    ["__init__"],
+    ["cli"],
+    ["__main__"],
+]
+"""A module may import those of earlier lines (and `sources` its own parts, when it is called)."""
+
+
+def modules():
+    """Every module of the package, by its name below tfzip."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+        if not name.startswith("schemas"):
+            yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+def imported(tree):
+    """The modules of tfzip that a module imports, at its top or inside functions, type checking aside."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    known = {name for line in ORDER for name in line}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tfzip":
+            base = node.module.partition(".")[2]
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                yield full if full in known else base or "__init__"
+        elif isinstance(node, ast.Import):
+            yield from (
+                alias.name.partition(".")[2] or "__init__" for alias in node.names if alias.name.startswith("tfzip")
+            )
+
+
+def test_imports_point_downward_only():
+    rank = {name: number for number, line in enumerate(ORDER) for name in line}
+    seen = set()
+    for name, tree in modules():
+        seen.add(name)
+        for other in imported(tree):
+            allowed = rank[other] < rank[name] or name in ("sources", "sources.folder")
+            assert allowed, f"{name} imports {other}, which is not below it"
+    assert seen == set(rank), "a module is missing from the order, or the order names one that is gone"
+
+
+def test_writing_and_reading_never_meet():
+    trees = dict(modules())
+    assert "read" not in imported(trees["write"])
+    assert "write" not in imported(trees["read"])
+
+
+def test_the_public_names_are_these():
+    assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
+    assert set(tfzip.__all__) == {
+        "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError", "NotAnExportError",
+        "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError", "TooManyFailuresError", "Truth",
+        "UsageError", "__version__", "export", "open", "verify",
+    }  # fmt: skip
+    for name in tfzip.__all__:
+        assert getattr(tfzip, name) is not None
+    assert callable(tfzip.export)
+    assert callable(tfzip.open)
+
+
+def test_the_functions_stay_functions_when_their_modules_are_imported():
+    code = (
+        "import tfzip, tfzip.export, tfzip.verify, tfzip.read; assert callable(tfzip.export) and callable(tfzip.verify)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_tfzip_or_asking_for_help_does_not_import_tensorflow():
+    code = "import sys, tfzip, tfzip.cli\ntry: tfzip.cli.main(['export', '--help'])\nexcept SystemExit: pass\n"
+    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL'} & set(sys.modules)\nassert not heavy, heavy"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_reading_an_export_does_not_import_tensorflow(digits, digits_model, tmp_path):
+    out = tmp_path / "out"
+    tfzip.export(str(digits[0]), digits_model, str(out), quiet=True, limit=20)
+    code = f"""
+import sys, tfzip
+from tfzip import cli
+export = tfzip.open({str(out)!r})
+assert export["0/0000.png"].format == "png" and not tfzip.verify(export)
+for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}]):
+    assert cli.main([command[0], {str(out)!r}, *command[1:]]) == 0
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_schemas_are_packaged():
+    folder = importlib.resources.files("tfzip.schemas")
+    for name in ("manifest.schema.json", "metadata.schema.json"):
+        assert json.loads((folder / name).read_text())["title"]
+
+
+def test_every_error_is_on_one_side_of_the_tree():
+    from tfzip import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TfzipError)]
+    for kind in kinds:
+        if kind is errors.TfzipError:
+            continue
+        assert issubclass(kind, errors.UsageError) != issubclass(kind, errors.DataError)
+        assert kind.exit_code == (2 if issubclass(kind, errors.UsageError) else 1)
+        assert kind.__name__ in errors.__doc__
