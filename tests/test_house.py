@@ -13,7 +13,7 @@ PACKAGE = Path(tfzip.__file__).parent
 
 ORDER = [
     ["version"],
-    ["errors"],
+    ["errors", "hush"],
     ["naming", "storage"],
     ["record"],
     ["framing", "schema"],

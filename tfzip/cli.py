@@ -15,6 +15,7 @@ import tfzip
 from tfzip import demo, naming, options, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
+from tfzip.hush import hush_tensorflow
 from tfzip.options import Options
 
 _INTERRUPTED = 130
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # for --preprocess, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
     if not parsed.debug:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        hush_tensorflow()
     try:
         return int(parsed.run(parsed) or 0)
     except TfzipError as error:

@@ -194,7 +194,7 @@ def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue()
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from tfzip import naming
@@ -90,14 +91,14 @@ class Options:
         naming.check_name("split", self.split)
         for name in ("shards", "shard_records", "limit"):
             if getattr(self, name) is not None:
-                _positive(name, getattr(self, name))
+                _whole(name, getattr(self, name), least=1)
         for name in ("batch_size", "parallel"):
             if getattr(self, name) != "auto":
-                _positive(name, getattr(self, name))
-        if not 0 <= self.threshold <= 1:
+                _whole(name, getattr(self, name), least=1)
+        if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold}: use a number from 0 to 1")
-        if self.shuffle is not None and not (isinstance(self.shuffle, int) and self.shuffle >= 0):
-            raise UsageError(f"--shuffle {self.shuffle!r}: use a seed, a whole number from 0 up")
+        if self.shuffle is not None:
+            _whole("shuffle", self.shuffle, least=0)
         if self.preprocess is not None and self.scale != "auto":
             raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
         # Those that are parsed: a wrong one is to be told before any work.
@@ -106,9 +107,10 @@ class Options:
     @property
     def size(self) -> tuple[int, int] | None:
         """`image_size` as (height, width)."""
-        if self.image_size is None or isinstance(self.image_size, tuple):
-            return self.image_size
-        match = re.fullmatch(r"([1-9][0-9]*)[xX]([1-9][0-9]*)", self.image_size)
+        if self.image_size is None:
+            return None
+        text = "x".join(map(str, self.image_size)) if isinstance(self.image_size, tuple) else self.image_size
+        match = re.fullmatch(r"([1-9][0-9]*)[xX]([1-9][0-9]*)", text)
         if not match:
             raise UsageError(f"--image-size {self.image_size!r}: use HEIGHTxWIDTH, as in 224x224")
         return int(match[1]), int(match[2])
@@ -146,12 +148,12 @@ class Options:
             raise UsageError(
                 f"--max-failures {self.max_failures!r}: use a number of images, or a percentage such as 5%"
             )
-        return int(match[1]) if match[1] else int(float(match[2]) / 100 * images)
+        return int(match[1]) if match[1] else int(Fraction(match[2]) * images / 100)
 
 
-def _positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from 1 up")
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from {least} up")
 
 
 def _flag(name: str) -> str:

@@ -53,6 +53,7 @@ def sized_bounds(sizes: Positions, shard_bytes: int, shard_records: int) -> Posi
         shard_records: records a shard is to hold at most.
     """
     fullness = np.cumsum(np.maximum(sizes / shard_bytes, 1 / shard_records))
-    shards = max(1, int(np.ceil(fullness[-1] - 1e-9)))
-    inner = np.searchsorted(fullness, fullness[-1] * np.arange(1, shards) / shards - 1e-9, "left") + 1
-    return np.array([0, *inner, len(sizes)], np.int64)
+    slack = 1e-6  # for what the roundings may add up to; far less than a record
+    shards = max(1, int(np.ceil(fullness[-1] - slack)))
+    inner = np.searchsorted(fullness, fullness[-1] * np.arange(1, shards) / shards - slack, "left") + 1
+    return np.unique(np.array([0, *inner, len(sizes)], np.int64))  # one that holds more than a shard may, has its own

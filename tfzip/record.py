@@ -6,6 +6,7 @@ Three kinds of label never mix: `truth/*` is what the source knew, `prediction/*
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,6 +42,9 @@ UNKNOWN = -1
 
 INDEXED_SCORES = 128
 """Scores of up to this many classes are also columns of the index."""
+
+
+_KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
 class FeatureSpec(NamedTuple):
@@ -144,8 +148,8 @@ def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
     return {}
 
 
-def parse_example(serialized: bytes) -> dict[str, list[Any]]:
-    """The features of a serialized `tf.train.Example`, as lists; read without TensorFlow."""
+def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
+    """The features of a serialized `tf.train.Example`, each a dtype and a list of values; read without TensorFlow."""
     try:
         example = _Example.FromString(serialized)
     except DecodeError:
@@ -153,20 +157,16 @@ def parse_example(serialized: bytes) -> dict[str, list[Any]]:
     features = {}
     for key, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")
-        features[key] = list(getattr(feature, kind).value) if kind else []
+        features[key] = (_KINDS[kind], list(getattr(feature, kind).value)) if kind else ("", [])
     return features
 
 
 def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
     """The Record in a serialized Example whose features are as `specs` says; CorruptError if they are not."""
-    features = parse_example(serialized)
-    missing = [key for key in specs if key not in features]
-    if missing:
-        raise CorruptError(f"a record lacks the feature {missing[0]}")
+    found = parse_example(serialized)
+    features = {key: _checked(key, spec, found) for key, spec in specs.items()}
 
     def one(key: str) -> Any:
-        if len(features[key]) != 1:
-            raise CorruptError(f"the feature {key} holds {len(features[key])} values, not one")
         return features[key][0]
 
     truth = None
@@ -178,7 +178,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
         format=_text(one(FORMAT)),
         height=one(HEIGHT),
         width=one(WIDTH),
-        source_id=int(one(SOURCE_ID)),
+        source_id=_decimal(one(SOURCE_ID)),
         prediction=Prediction(
             confidence=one(CONFIDENCE) if CONFIDENCE in specs else None,
             label=one(LABEL) if LABEL in specs else None,
@@ -189,7 +189,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
         ),
         truth=truth,
         outputs={
-            key.removeprefix(OUTPUT): _array(key, features[key], spec)
+            key.removeprefix(OUTPUT): _array(features[key], spec)
             for key, spec in specs.items()
             if key.startswith(OUTPUT)
         },
@@ -200,12 +200,28 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _array(key: str, values: list[Any], spec: FeatureSpec) -> npt.NDArray[Any]:
+def _decimal(value: bytes) -> int:
+    if not (value.isdigit() and value.isascii()):
+        raise CorruptError(f"the feature {SOURCE_ID} is {value[:20]!r}, no number")
+    return int(value)
+
+
+def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:
+    """The values of a feature, which must be of its dtype and as many as its shape has room for."""
+    if key not in features:
+        raise CorruptError(f"a record lacks the feature {key}")
+    dtype, values = features[key]
+    if dtype != spec.dtype:
+        raise CorruptError(f"the feature {key} is {dtype or 'empty'}, not {spec.dtype}")
+    length = None if None in spec.shape else math.prod(size or 0 for size in spec.shape)
+    if length not in (None, len(values)):
+        raise CorruptError(f"the feature {key} holds {len(values)} values, not {length}")
+    return values
+
+
+def _array(values: list[Any], spec: FeatureSpec) -> npt.NDArray[Any]:
     dtype = {"bytes": object, "int64": np.int64, "float": np.float32}[spec.dtype]
-    try:
-        return np.array(values, dtype).reshape([-1 if size is None else size for size in spec.shape])
-    except ValueError:
-        raise CorruptError(f"the feature {key} holds {len(values)} values, not shape {spec.shape}") from None
+    return np.array(values, dtype).reshape([-1 if size is None else size for size in spec.shape])
 
 
 def _example_class() -> Any:

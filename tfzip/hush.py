@@ -1,0 +1,56 @@
+"""TensorFlow's libraries write to standard error while they load, whatever their log level; here they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def hush_tensorflow() -> None:
+    """Keep TensorFlow quiet for the rest of this process: while it loads, and below errors afterwards.
+
+    For a program of our own only, never for a library: it sets the log level in the environment.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds `tensorflow` as it would be found, with a loader that loads it in silence; then it goes away."""
+
+    def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_in_silence(module: ModuleType) -> None:
+                with _no_standard_error():
+                    load(module)
+
+            spec.loader.exec_module = load_in_silence  # type: ignore[method-assign] # of this one loader
+        return spec
+
+
+@contextlib.contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Turn file descriptor 2 away, which C++ writes to; an exception still reaches Python."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
