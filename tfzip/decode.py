@@ -47,7 +47,8 @@ def decoder(
 def _decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """Bytes -> uint8 [H, W, channels]. Grey is asked of the codec where it can give it, else made from the colours."""
     if channels == 1:
-        jpeg_or_png = tf.strings.regex_full_match(encoded, rb"(?s)(\xff\xd8\xff|\x89PNG)\C*")
+        start = tf.strings.substr(encoded, 0, 3)
+        jpeg_or_png = (start == b"\xff\xd8\xff") | (start == b"\x89PN")
         return tf.cond(
             jpeg_or_png,
             lambda: _decode_image(encoded, 1),
@@ -66,17 +67,18 @@ def _resize(image: tf.Tensor, height: int, width: int, resize: str, interpolatio
     if resize == "pad":
         image = tf.image.resize_with_pad(image, height, width, interpolation)
     elif resize == "crop":
-        image = tf.image.resize(_crop(image, height / width), (height, width), interpolation)
+        image = tf.image.resize(_crop(image, height, width), (height, width), interpolation)
     else:
         image = tf.image.resize(image, (height, width), interpolation)
     return tf.cast(image, tf.float32)
 
 
-def _crop(image: tf.Tensor, aspect: float) -> tf.Tensor:
-    """The largest box in the middle whose height is `aspect` times its width, in whole pixels as Keras counts them."""
+def _crop(image: tf.Tensor, target_height: int, target_width: int) -> tf.Tensor:
+    """The largest box in the middle with the target's aspect ratio, in whole pixels as Keras counts them."""
     height, width = tf.shape(image)[0], tf.shape(image)[1]
-    box_height = tf.clip_by_value(tf.cast(tf.cast(width, tf.float32) * aspect, tf.int32), 1, height)
-    box_width = tf.clip_by_value(tf.cast(tf.cast(height, tf.float32) / aspect, tf.int32), 1, width)
+    box_height = tf.cast(tf.cast(width * target_height, tf.float32) / target_width, tf.int32)
+    box_width = tf.cast(tf.cast(height * target_width, tf.float32) / target_height, tf.int32)
+    box_height, box_width = tf.clip_by_value(box_height, 1, height), tf.clip_by_value(box_width, 1, width)
     top, left = (height - box_height) // 2, (width - box_width) // 2
     return image[top : top + box_height, left : left + box_width]
 

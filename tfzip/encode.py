@@ -93,19 +93,22 @@ def serialize(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tenso
     Equal to `SerializeToString(deterministic=True)` of the same Examples where the keys are sorted.
     """
     small = [key for key in features if key != ENCODED]
-    heads, lists, sizes = _wrap(small, features)
-    entries = tf.strings.join([heads, lists])  # [keys, B]
+    lists = _serialize_lists(small, features)
     if ENCODED not in features:
-        body = tf.strings.reduce_join(entries, axis=0)
-        return tf.strings.join([b"\x0a", _varint(tf.reduce_sum(sizes, axis=0)), body])
+        head, heads, _ = _heads(features, small, _length(lists), tf.zeros_like(lists[0], tf.int64))
+        return tf.strings.join([head, tf.strings.reduce_join(tf.strings.join([heads, lists]), axis=0)])
     image = features[ENCODED][1]
-    image_head, image_size = _wrap_image(image)
-    before = sorted([*small, ENCODED]).index(ENCODED)
+    image_length = _length(image)
+    image_list_size = 1 + _varint_size(image_length) + image_length
+    sizes = tf.concat([_length(lists), image_list_size[tf.newaxis]], axis=0)
+    head, heads, image_head = _heads(features, [*small, ENCODED], sizes, image_length)
+    entries = tf.strings.join([heads[:-1], lists])
+    before = list(features).index(ENCODED)
     return tf.strings.join(
         [
-            b"\x0a",
-            _varint(tf.reduce_sum(sizes, axis=0) + image_size),
+            head,
             tf.strings.reduce_join(entries[:before], axis=0),
+            heads[-1],
             image_head,
             image,
             tf.strings.reduce_join(entries[before:], axis=0),
@@ -113,37 +116,28 @@ def serialize(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tenso
     )
 
 
-def _wrap(
-    keys: Sequence[str], features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]
+def _heads(
+    features: Mapping[str, tuple[FeatureSpec, tf.Tensor]],
+    keys: Sequence[str],
+    list_sizes: tf.Tensor,
+    image_length: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """For each key [keys, B]: the head of its map entry, its serialized list, and the size of both."""
-    lists = _serialize_lists(keys, features)
-    tags = [_LISTS[features[key][0].dtype][1] for key in keys]
-    heads, sizes = _entry_heads(keys, tags, _length(lists))
-    return heads, lists, sizes
+    """The bytes that stand before the whole [B], before the list of each key [keys, B], before the image [B].
 
-
-def _wrap_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The head of the image's map entry and list [B], and the size of both with the image."""
-    length = _length(image)
-    list_head = tf.strings.join([b"\x0a", _varint(length)])
-    heads, sizes = _entry_heads([ENCODED], [_LISTS["bytes"][1]], (_length(list_head) + length)[tf.newaxis])
-    return tf.strings.join([heads[0], list_head]), sizes[0]
-
-
-def _entry_heads(keys: Sequence[str], tags: Sequence[bytes], list_sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The bytes that stand before each list in Features, and how many bytes both take: [keys, B].
-
-    field 1, length of the entry (field 1, the key; field 2, length of the Feature (field of its kind, length, list)).
+    The whole is field 1 of Example. Each entry in it is field 1 of Features: its length, then field 1, the key, and
+    field 2, a Feature: its length, then the field of its kind: the list's length, then the list. All the lengths of a
+    batch become varints in one go, since each operation costs more than the few bytes it makes.
     """
     names = [b"\x0a" + _python_varint(len(key.encode())) + key.encode() + b"\x12" for key in keys]
-    name_sizes = tf.constant([[len(name)] for name in names], tf.int64)
+    tags = [_LISTS[features[key][0].dtype][1] for key in keys]
     feature_sizes = 1 + _varint_size(list_sizes) + list_sizes
-    entry_sizes = name_sizes + _varint_size(feature_sizes) + feature_sizes
-    entry, feature, inner = tf.unstack(_varint(tf.stack([entry_sizes, feature_sizes, list_sizes])))
+    entry_sizes = np.array([[len(name)] for name in names]) + _varint_size(feature_sizes) + feature_sizes
+    total = tf.reduce_sum(1 + _varint_size(entry_sizes) + entry_sizes, axis=0)
+    numbers = [entry_sizes, feature_sizes, list_sizes, total[tf.newaxis], image_length[tf.newaxis]]
+    entry, feature, inner, whole, image = tf.split(_varint(tf.concat(numbers, axis=0)), [len(keys)] * 3 + [1, 1])
     name, tag = (tf.broadcast_to(tf.constant(texts)[:, tf.newaxis], tf.shape(entry)) for texts in (names, tags))
     heads = tf.strings.join([b"\x0a", entry, name, feature, tag, inner])
-    return heads, 1 + _varint_size(entry_sizes) + entry_sizes
+    return tf.strings.join([b"\x0a", whole[0]]), heads, tf.strings.join([b"\x0a", image[0]])
 
 
 def _serialize_lists(keys: Sequence[str], features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tensor:

@@ -59,7 +59,10 @@ _APPLICATIONS = (
     # keras.applications without a rescaling of their own, by the names they give themselves; the range is that of
     # their `preprocess_input`.
     (re.compile(r"mobilenet(v2)?_[0-9.]+_(\d+|None)"), "symmetric"),
-    (re.compile(r"xception|inception_v3|inception_resnet_v2|NASNet|resnet(50|101|152)v2"), "symmetric"),
+    (
+        re.compile(r"xception|inception_v3|inception_resnet_v2|NASNet|nasnet_(mobile|large)|resnet(50|101|152)v2"),
+        "symmetric",
+    ),
     (re.compile(r"resnet(50|101|152)|vgg(16|19)"), "caffe"),
     (re.compile(r"densenet(121|169|201)"), "torch"),
 )
@@ -181,7 +184,7 @@ def judge(slope: float, offset: float) -> str | None:
         return "raw"  # a mean subtracted
     if np.isclose(slope, offset, rtol=1e-3) and (0.4 <= slope <= 0.6 or 100 <= slope <= 150):
         return "symmetric"  # (x + 1) / 2, (x + 1) * 127.5
-    if slope >= 100 and offset <= 0:
+    if slope >= 200 and offset <= 0:
         return "unit"  # x * 255, a mean subtracted or not
     if slope >= 1.5 and slope <= 8 and -0.8 * slope <= offset <= -0.2 * slope:
         return "unit"  # 2 x - 1, (x - mean) / deviation
@@ -234,7 +237,7 @@ _ACTIVATIONS = {
     "Softmax": "softmax",
     "Sigmoid": "sigmoid",
     # The softmax of log-probabilities is the probabilities, so they are as good as logits.
-    **dict.fromkeys(("MatMul", "BatchMatMulV2", "BiasAdd", "Add", "AddV2", "LogSoftmax"), "linear"),
+    **dict.fromkeys(("MatMul", "BatchMatMulV2", "LogSoftmax"), "linear"),
 }
 
 
@@ -243,4 +246,6 @@ def _activation(tensor: Any) -> str | None:
     operation = tensor.op
     while operation.type in _PASSING:
         operation = operation.inputs[0].op
+    if operation.type in ("Add", "AddV2", "BiasAdd"):  # linear if what is added is; a bias is nothing of the three
+        return "linear" if {_activation(added) for added in operation.inputs} - {None} == {"linear"} else None
     return _ACTIVATIONS.get(operation.type)

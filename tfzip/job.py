@@ -136,11 +136,13 @@ def _truth_labels(truths: Sequence[bytes] | None, names: Sequence[str]) -> npt.N
 
 
 def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tuple[Scale, Callable[[Any], Any]]:
+    import tensorflow as tf
+
     from tfzip.evidence import Scale
     from tfzip.predict import rescaler
 
     if options.preprocess is not None:
-        return Scale("raw", "preprocess"), _preprocess(options.preprocess)
+        return Scale("raw", "preprocess"), tf.function(_preprocess(options.preprocess))
     if options.scale != "auto":
         shown = Scale(options.scale, "option")
     if shown is None:

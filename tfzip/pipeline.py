@@ -65,11 +65,11 @@ class Stages:
 
         def shard(start: tf.Tensor, stop: tf.Tensor) -> tf.data.Dataset:
             items = tf.data.Dataset.range(start, stop)
-            decoded = items.map(self._read_and_decode, job.parallel, deterministic=True)
+            decoded = items.map(_as_it_is(self._read_and_decode), job.parallel, deterministic=True)
             return decoded.ignore_errors().batch(job.batch_size)
 
-        batches = bounds.flat_map(shard).prefetch(2 * job.parallel)
-        rows = batches.map(self._predict_and_encode, job.parallel, deterministic=True).ignore_errors()
+        batches = bounds.flat_map(_as_it_is(shard)).prefetch(2 * job.parallel)
+        rows = batches.map(_as_it_is(self._predict_and_encode), job.parallel, deterministic=True).ignore_errors()
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1
@@ -102,6 +102,11 @@ class Stages:
             except (tf.errors.OpError, ValueError) as error:
                 return Failure(filename, stage, _reason(error))
         return {name: tensor.numpy() for name, tensor in item.items()}
+
+
+def _as_it_is(function: Callable[..., Any]) -> Any:
+    """The function, not converted by AutoGraph: it needs that nowhere, and converting takes longer than all else."""
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _reason(error: Exception) -> str:

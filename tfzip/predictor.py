@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,14 +113,19 @@ def _from_keras(model: Any, kind: str, fingerprint: str, name: str, image_size: 
         inputs = []
     if not inputs or inputs[0] is None:
         raise ModelError(
-            f"{name}: the model has no input shape yet; give it a keras.Input, or call it once, and save it"
+            f"{name}: the model has no input shape yet; make it with a keras.Input, or wrap it: "
+            "keras.Model(pixels, model(pixels))"
         )
-    specs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs}
+    # Keras takes any batch size, also where a first batch has fixed the one in its shapes.
+    specs = {tensor.name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in inputs}
     input_name, size, channels, dtype = _image_input(name, specs, image_size)
     output_names = _keras_output_names(model)
 
+    structure = None if isinstance(model, _keras().Sequential) else model.input  # which may be a list or a dict of one
+
     def call(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _named(model(pixels, training=False), output_names)
+        given = tf.nest.map_structure(lambda _: pixels, structure)
+        return _named(model(given, training=False), output_names)
 
     function = _concrete(name, call, size, channels, dtype)
     return Predictor(name, kind, fingerprint, None, input_name, size, channels, dtype, function, model)
@@ -263,5 +269,8 @@ def _weights_fingerprint(model: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """The line of a long message that says what is wrong; Keras begins some with where it happened, in colours."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    unknown = [line for line in lines if "Could not locate" in line]
+    return (unknown or lines or [type(error).__name__])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
@@ -51,13 +52,12 @@ def from_folder(root: str, labels: str) -> FolderSource:
 
 def from_glob(pattern: str, labels: str) -> FolderSource:
     """List the images that match; filenames are below the folders before the first wildcard."""
-    match = _MAGIC.search(pattern)
+    match = None if storage.exists(pattern) else _MAGIC.search(pattern)  # a file may have brackets in its name
     root = pattern[: match.start()] if match else pattern
     root = root[: root.rfind("/") + 1]
-    paths: Iterator[bytes]
     if storage.is_local(pattern):
-        paths = glob.iglob(os.fsencode(pattern), recursive=True)
-        files = [_File(path[len(os.fsencode(root)) :], _size(path)) for path in paths if not os.path.isdir(path)]
+        paths = _glob(os.fsencode(pattern)) if match else [os.fsencode(pattern)]
+        files = [_File(path[len(os.fsencode(root)) :], _size(path)) for path in paths]
     else:
         gfile = _gfile()
         files = [
@@ -78,10 +78,29 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
     with os.scandir(here) as entries:
         for entry in entries:
             name = below + entry.name
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 yield from _walk(root, name + b"/", (*above, identity))
-            elif entry.is_file() or entry.is_symlink():  # a pipe or a device would be read for ever
+            elif _is_readable(entry.path):
                 yield _File(name, _size(entry.path))
+
+
+def _is_readable(path: bytes) -> bool:
+    """Whether it is a file, or a dangling link, which fails when it is read; a pipe would be read for ever."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
+def _glob(pattern: bytes) -> list[bytes]:
+    """The files that match, each once, and none by way of a link from a folder to one above it."""
+    circular = functools.cache(_is_circular)
+    paths = dict.fromkeys(glob.iglob(pattern, recursive=True))
+    return [path for path in paths if _is_readable(path) and not circular(os.path.dirname(path))]
+
+
+def _is_circular(folder: bytes) -> bool:
+    """Whether a folder on the way to this one is the same as another on the way."""
+    parts = folder.split(b"/")
+    ways = [b"/".join(parts[: i + 1]) or b"/" for i in range(len(parts))]
+    return len({os.path.realpath(way) for way in ways}) < len({os.path.normpath(way) for way in ways})
 
 
 def _size(path: bytes) -> int:
@@ -116,7 +135,8 @@ class FolderSource:
     def __init__(self, root: str, files: Sequence[_File], labels: str, shown: str) -> None:
         images = sorted(file for file in files if os.path.splitext(file.filename)[1].lower() in SUFFIXES)
         if not images:
-            found = f"none of its {len(files)} files is one" if files else "it is empty"
+            nothing = "nothing matches" if is_glob(shown) else "it is empty"
+            found = f"none of its {len(files)} files is one" if files else nothing
             raise SourceError(f"{shown}: no images there ({found}; images end in .jpg, .png, .gif, .bmp, .webp, ...)")
         self._root = root
         self.filenames: Sequence[bytes] = [image.filename for image in images]
