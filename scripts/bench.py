@@ -1,4 +1,4 @@
-"""tfzip against its peers: every figure is a ratio of two runs made in turn in one process; see `scripts/bench`.
+"""tfzip against its peers: every figure is a ratio of two runs made in turn on one machine; see `scripts/bench`.
 
 The peer is what people write today: `model.predict` over a `tf.data` pipeline set up as TensorFlow's guide to input
 pipelines advises, then a loop that writes a `tf.train.Example` an image with `tf.io.TFRecordWriter`.
@@ -10,8 +10,9 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,8 +94,7 @@ def with_keras(folder: str, model: Any, out: str) -> None:
         return tf.image.resize(image, (height, width))
 
     images = tf.data.Dataset.from_tensor_slices(files).map(load, tf.data.AUTOTUNE)
-    images = images.batch(BATCH).prefetch(tf.data.AUTOTUNE)
-    predictions = model.predict(images, verbose=0)
+    predictions = model.predict(images.batch(BATCH).prefetch(tf.data.AUTOTUNE), verbose=0)
     os.makedirs(out)
     with tf.io.TFRecordWriter(f"{out}/images.tfrecord") as writer:
         for path, scores in zip(files, predictions, strict=True):
@@ -110,21 +110,38 @@ def with_keras(folder: str, model: Any, out: str) -> None:
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-def measure(work: str, folder: str, model: Any, rounds: int) -> dict[str, Any]:
-    """Run both in turn, after a round that does not count; the ratios are of rates, tfzip over Keras."""
-    sides: dict[str, Callable[..., None]] = {"tfzip": with_tfzip, "keras": with_keras}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
-        for name, side in sides.items():
-            out = os.path.join(work, "out")
-            shutil.rmtree(out, ignore_errors=True)
-            started = time.perf_counter()
-            side(folder, model, out)
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
+WORKLOADS: dict[str, tuple[Callable[[str, int], None], Callable[[], Any], int]] = {
+    "MobileNetV2, photographs": (photographs, mobilenet, 1),
+    "tiny CNN, 32x32 PNG": (thumbnails, tiny, 64),
+}
+"""Images, model, and how many times the number of photographs there are."""
+
+SIDES = {"tfzip": with_tfzip, "keras": with_keras}
+
+
+def run_side(side: str, workload: str, folder: str, out: str) -> None:
+    """In a process of its own: one whole run from the loaded model on; prints the seconds."""
+    model = WORKLOADS[workload][1]()
+    started = time.perf_counter()
+    SIDES[side](folder, model, out)
+    print(time.perf_counter() - started)
+
+
+def timed(side: str, workload: str, folder: str) -> float:
+    """The seconds that a side takes, measured in a fresh process; tfzip's is set up as its command line does."""
+    with tempfile.TemporaryDirectory() as work:
+        command = [sys.executable, __file__, "--side", side, workload, folder, os.path.join(work, "out")]
+        threads = {"TF_NUM_INTRAOP_THREADS": "1"} if side == "tfzip" else {}
+        done = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
+def measure(workload: str, folder: str, rounds: int) -> dict[str, Any]:
+    """Run both sides in turn, after a round that does not count; the ratios are of rates, tfzip over Keras."""
+    seconds = [{side: timed(side, workload, folder) for side in SIDES} for _ in range(rounds + 1)][1:]
+    ratios = sorted(turn["keras"] / turn["tfzip"] for turn in seconds)
     images = len(os.listdir(folder))
-    ratios = sorted(k / t for t, k in zip(seconds["tfzip"], seconds["keras"], strict=True))
-    rates = {name: images / statistics.median(times) for name, times in seconds.items()}
+    rates = {side: images / statistics.median(turn[side] for turn in seconds) for side in SIDES}
     return {"images": images, "rates": rates, "median": statistics.median(ratios), "ratios": ratios}
 
 
@@ -132,25 +149,25 @@ def main() -> None:
     """Measure every workload and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="that count, of each side")
-    parser.add_argument("--images", type=int, default=512, help="photographs; there are 16 times as many thumbnails")
+    parser.add_argument("--images", type=int, default=512, help="photographs; there are 64 times as many thumbnails")
     parser.add_argument("--json", metavar="FILE", help="the results, for programs")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    workloads = {
-        "MobileNetV2, photographs": (photographs, mobilenet, options.images),
-        "tiny CNN, 32x32 PNG": (thumbnails, tiny, 16 * options.images),
-    }
+    if options.side:
+        run_side(*options.side)
+        return
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs, {platform.machine()}")
     print(f"{'whole export, images/s':26} {'tfzip':>8} {'keras':>8} {'ratio':>6}   spread")
     results = {}
-    for name, (images, model, count) in workloads.items():
-        with tempfile.TemporaryDirectory() as work:
-            folder = os.path.join(work, "images")
-            os.makedirs(folder)
-            images(folder, count)
-            result = results[name] = measure(work, folder, model(), options.rounds)
-        rates = result["rates"]
-        spread = f"{result['ratios'][0]:.2f} to {result['ratios'][-1]:.2f}"
-        print(f"{name:26} {rates['tfzip']:8.0f} {rates['keras']:8.0f} {result['median']:6.2f}   {spread}", flush=True)
+    for workload, (images, _, times) in WORKLOADS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            images(folder, times * options.images)
+            result = results[workload] = measure(workload, folder, options.rounds)
+        rates, ratios = result["rates"], result["ratios"]
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(
+            f"{workload:26} {rates['tfzip']:8.0f} {rates['keras']:8.0f} {result['median']:6.2f}   {spread}", flush=True
+        )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=2)

@@ -13,7 +13,7 @@ PACKAGE = Path(tfzip.__file__).parent
 
 ORDER = [
     ["version"],
-    ["errors", "hush"],
+    ["errors", "process"],
     ["naming", "storage"],
     ["record"],
     ["framing", "schema"],

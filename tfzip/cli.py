@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import demo, naming, options, terminal
+from tfzip import demo, naming, options, process, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
-from tfzip.hush import hush_tensorflow
 from tfzip.options import Options
 
 _INTERRUPTED = 130
@@ -26,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # for --preprocess, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
-    if not parsed.debug:
-        hush_tensorflow()
+    process.set_up(quiet=not parsed.debug)
     try:
         return int(parsed.run(parsed) or 0)
     except TfzipError as error:
