@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -196,6 +197,11 @@ class Export:
         """
         import tensorflow as tf
 
+        return self._examples(tf.data.AUTOTUNE, batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def _examples(self, parallel: int, batch_size: int | None = None) -> tf.data.Dataset:
+        import tensorflow as tf
+
         spec = {key: _parsing(key, feature) for key, feature in self.features.items()}
         compression = "GZIP" if self.manifest["compression"] == "gzip" else ""
         records = tf.data.TFRecordDataset(self.shards, compression)
@@ -203,7 +209,7 @@ class Export:
         parse = tf.io.parse_single_example
         if batch_size is not None:
             records, parse = records.batch(batch_size), tf.io.parse_example
-        return records.map(lambda record: parse(record, spec), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return records.map(lambda record: parse(record, spec), parallel)
 
     def __iter__(self) -> Iterator[tuple[Any, str, np.ndarray[Any, Any] | None]]:
         """Yield `(prediction, filename, image)` for every record.
@@ -219,7 +225,10 @@ class Export:
                 example = {**example, ENCODED: decoded}
             return example
 
-        pictures = self.dataset().map(image, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        parallel = os.cpu_count() or 1
+        options = tf.data.Options()
+        options.autotune.enabled = False  # its thread can hold up the end of a loop for seconds
+        pictures = self._examples(parallel).map(image, parallel).prefetch(parallel).with_options(options)
         try:
             for example in pictures.as_numpy_iterator():
                 outputs = {k.removeprefix(OUTPUT): v for k, v in example.items() if k.startswith(OUTPUT)}

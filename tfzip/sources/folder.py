@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,8 +57,9 @@ def from_glob(pattern: str, labels: str) -> FolderSource:
     root = pattern[: match.start()] if match else pattern
     root = root[: root.rfind("/") + 1]
     if storage.is_local(pattern):
-        paths = _glob(os.fsencode(pattern)) if match else [os.fsencode(pattern)]
-        files = [_File(path[len(os.fsencode(root)) :], _size(path)) for path in paths]
+        name = os.fsencode(pattern)
+        found = _glob(name) if match else [(name, _size(name) or 0)]
+        files = [_File(path[len(os.fsencode(root)) :], size) for path, size in found]
     else:
         gfile = _gfile()
         files = [
@@ -78,22 +80,38 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
     with os.scandir(here) as entries:
         for entry in entries:
             name = below + entry.name
-            if os.path.isdir(entry.path):
+            if _is_folder(entry):
                 yield from _walk(root, name + b"/", (*above, identity))
-            elif _is_readable(entry.path):
-                yield _File(name, _size(entry.path))
+            elif (size := _size(entry.path)) is not None:
+                yield _File(name, size)
 
 
-def _is_readable(path: bytes) -> bool:
-    """Whether it is a file, or a dangling link, which fails when it is read; a pipe would be read for ever."""
-    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
-def _glob(pattern: bytes) -> list[bytes]:
-    """The files that match, each once, and none by way of a link from a folder to one above it."""
+def _size(path: bytes) -> int | None:
+    """The size of a file, 0 for one that cannot be reached (a dangling link): reading it will say why.
+
+    None for what is no file: a pipe would be read for ever.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _glob(pattern: bytes) -> Iterator[tuple[bytes, int]]:
+    """The files that match and their sizes, each once, and none by way of a link from a folder to one above it."""
     circular = functools.cache(_is_circular)
-    paths = dict.fromkeys(glob.iglob(pattern, recursive=True))
-    return [path for path in paths if _is_readable(path) and not circular(os.path.dirname(path))]
+    for path in dict.fromkeys(glob.iglob(pattern, recursive=True)):
+        size = _size(path)
+        if size is not None and not circular(os.path.dirname(path)):
+            yield path, size
 
 
 def _is_circular(folder: bytes) -> bool:
@@ -101,14 +119,6 @@ def _is_circular(folder: bytes) -> bool:
     parts = folder.split(b"/")
     ways = [b"/".join(parts[: i + 1]) or b"/" for i in range(len(parts))]
     return len({os.path.realpath(way) for way in ways}) < len({os.path.normpath(way) for way in ways})
-
-
-def _size(path: bytes) -> int:
-    """The size of a file; 0 for one that cannot be read (a dangling link): reading it will say why."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
 
 
 def _gfile() -> Any:
