@@ -1,0 +1,91 @@
+"""What the README tells people to type works as it stands, on a folder like theirs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfzip
+from tfzip import cli
+
+ROOT = Path(tfzip.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def text():
+    path = ROOT / "README.md"
+    if not path.exists():
+        pytest.skip("the README is in a checkout only")
+    return path.read_text()
+
+
+@pytest.fixture
+def folder(photographs, photographs_model, tmp_path, monkeypatch):
+    """A folder with `photos/` and `classifier.keras`, where the reader is."""
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate(sorted(photographs.rglob("*.jpg"))[:24]):
+        target = tmp_path / "photos" / ("cats", "dogs")[number % 2] / f"{number // 2}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    photographs_model.save(tmp_path / "classifier.keras")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_works(text, folder, capsys):
+    commands = re.findall(r"^    python -m (tfzip .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert [shlex.split(command)[1] for command in commands] == ["export", "inspect", "get", "verify", "extract"]
+    for command in commands:
+        assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert (folder / "cat.jpg").read_bytes() == (folder / "photos/cats/1.jpg").read_bytes()
+    assert (folder / "images/dogs/3.jpg").read_bytes() == (folder / "photos/dogs/3.jpg").read_bytes()
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_piece_of_python_works(text, photographs_model):
+    pieces = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(pieces) == 2
+    names = {"model": photographs_model, "tf": tf}
+    for piece in pieces:
+        exec(piece, names)
+    assert len(names["export"]) == 24
+    assert names["record"].filename == "cats/1.jpg"
+    assert names["confident"].shape == (24,)
+    assert sum(len(batch["image/filename"]) for batch in names["export"].dataset(batch_size=64)) == 24
+    assert len(list(names["dataset"])) == 24
+    assert isinstance(names["image"], np.ndarray)
+
+
+def test_every_option_it_names_exists(text):
+    known = cli._parser().format_help() + subprocess.run(
+        [sys.executable, "-m", "tfzip", "export", "--help"], capture_output=True, text=True, check=True
+    ).stdout + "--image --json --to"  # fmt: skip
+    for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
+        assert option in known, option
+
+
+def test_a_wheel_holds_the_package_and_its_schemas(tmp_path):
+    if not (ROOT / "pyproject.toml").exists():
+        pytest.skip("only a checkout can be built")
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("this environment has no pip")
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("tfzip-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "tfzip/schemas/manifest.schema.json",
+        "tfzip/schemas/metadata.schema.json",
+        "tfzip/sources/folder.py",
+    } <= names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tfzip").rglob("*.py")}
+    assert modules <= names
+    assert not {name for name in names if name.startswith(("tests", "scripts", "build"))}
