@@ -92,13 +92,14 @@ def _dry_run(job: Job, layout: Layout) -> str:
 
 def _run(job: Job, layout: Layout) -> None:
     started = time.time()
+    described = schema.schema_text(job.features, job.names)
     layout.begin()
     try:
         shards, failures = _write_shards(job, layout)
         counted = sum(shard.records for shard in shards) + len(failures)
         if counted != len(job.plan.order):
             raise TfzipError(f"{len(job.plan.order)} images went in, {counted} came out: this is a fault of tfzip")
-        _write_index(job, layout, shards, failures)
+        _write_index(job, layout, described, shards, failures)
         _write_run(job, layout, started)
         layout.publish([shard.file for shard in shards])
     except BaseException:
@@ -164,10 +165,11 @@ def _save_rows(path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
 # The index.
 
 
-def _write_index(job: Job, layout: Layout, shards: Sequence[Shard], failures: Sequence[Failure]) -> None:
+def _write_index(
+    job: Job, layout: Layout, described: str, shards: Sequence[Shard], failures: Sequence[Failure]
+) -> None:
     parts = [layout.work_rows(shard) for shard in range(len(shards))]
-    text = schema.schema_text(job.features, job.names)
-    index.write_index(layout.work_index, manifest(job, shards, failures), job.names, text, parts, failures)
+    index.write_index(layout.work_index, manifest(job, shards, failures), job.names, described, parts, failures)
 
 
 def _write_run(job: Job, layout: Layout, started: float) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tfzip import record
+from tfzip.errors import UsageError
 from tfzip.record import FeatureSpec
 
-_TYPES = {"bytes": schema_pb2.BYTES, "int64": schema_pb2.INT, "float": schema_pb2.FLOAT}
+if TYPE_CHECKING:
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+_TYPES = {"bytes": "BYTES", "int64": "INT", "float": "FLOAT"}
 
 
 def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> str:
     """The schema in protobuf's text format: every feature required, with its shape and the values it may have."""
-    schema = schema_pb2.Schema()
+    schema = _schema_pb2().Schema()
     (classes,) = features[record.SCORES].shape if record.SCORES in features else (len(labels),)
     for key in sorted(features):
         _add_feature(schema, key, features[key], classes or 0, labels)
@@ -23,8 +27,18 @@ def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> s
     return text
 
 
+def _schema_pb2() -> Any:
+    try:
+        from tensorflow_metadata.proto.v0 import schema_pb2
+    except ImportError as error:  # its newest release is not for the protobuf of TensorFlow 2.16 and 2.17
+        raise UsageError(
+            f"tensorflow-metadata does not fit the protobuf installed ({error}): pip install 'tensorflow-metadata<1.17'"
+        ) from None
+    return schema_pb2
+
+
 def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, classes: int, labels: Sequence[str]) -> None:
-    feature = schema.feature.add(name=key, type=_TYPES[spec.dtype])
+    feature = schema.feature.add(name=key, type=_schema_pb2().FeatureType.Value(_TYPES[spec.dtype]))
     feature.presence.min_fraction = 1
     feature.presence.min_count = 1
     if None in spec.shape:
