@@ -152,7 +152,7 @@ def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
     """The features of a serialized `tf.train.Example`, each a dtype and a list of values; read without TensorFlow."""
     try:
         example = _Example.FromString(serialized)
-    except DecodeError:
+    except (DecodeError, SystemError):  # protobuf 4 sometimes wraps the one into the other
         raise CorruptError("a record is not a tf.train.Example") from None
     features = {}
     for key, feature in example.features.feature.items():
