@@ -184,6 +184,22 @@ def operations(dataset):
     return {node.op for node in nodes}
 
 
+@pytest.mark.parametrize("shards", [3, 40])
+def test_shards_without_a_record_are_written_too(digits, digits_model, tmp_path, shards):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, path in enumerate(sorted(digits[0].rglob("*.png"))[:9]):
+        (folder / f"{number}.png").write_bytes(b"" if 3 <= number < 6 else path.read_bytes())
+    export = tfzip.export(str(folder), digits_model, str(tmp_path / "out"), quiet=True, shards=shards)
+    assert [record.filename for record in export[:]] == ["0.png", "1.png", "2.png", "6.png", "7.png", "8.png"]
+    assert [failure.filename for failure in export.failures] == ["3.png", "4.png", "5.png"]
+    assert len(export.shards) == shards
+    assert 0 in [shard["records"] for shard in export.manifest["shards"]]
+    assert tfzip.verify(export) == []
+    subprocess.run(["gzip", "-t", *export.shards], check=True)
+    assert len(list(export)) == 6
+
+
 @pytest.fixture
 def salted(digits, tmp_path):
     """A folder of good digits with everything that goes wrong in real ones; the good names and the bad."""
@@ -237,7 +253,7 @@ def test_bad_files_cost_one_line_each_and_no_good_one(salted, digits_model, tmp_
     assert len(export.failures) == len(bad)
     for name, (_, stage) in bad.items():
         shown = name.decode() if b"\xff" not in name else "not%20utf-8%20%E9%FF%20and%20random.jpg".replace("%20", " ")
-        assert listed[shown.encode()] == stage
+        assert listed[shown] == stage
     assert all(failure.error for failure in export.failures)
     counts = export.manifest["counts"]
     assert counts == {
@@ -265,7 +281,7 @@ def test_a_batch_that_the_model_fails_on_is_done_again_one_by_one(digits, digits
         str(folder), digits_model, str(tmp_path / "out"), quiet=True, batch_size=16, preprocess=fragile
     )
     poisoned = {f"{digits[2][number]}/{number:04d}.png" for number in np.flatnonzero(sums == poison)}
-    assert {failure.filename.decode() for failure in export.failures} == poisoned
+    assert {failure.filename for failure in export.failures} == poisoned
     assert {failure.stage for failure in export.failures} == {"predict"}
     assert len(export) == len(images) - len(poisoned)
     encoded = files_below(folder)
@@ -462,6 +478,30 @@ def test_a_folder_of_other_things_is_never_written_to(digits, digits_model, tmp_
         with pytest.raises(tfzip.OutputExistsError):
             tfzip.export(str(digits[0]), digits_model, str(tmp_path), quiet=True, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_what_was_there_before_a_failed_export_is_there_after_it(digits_model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    for out in (str(tmp_path / "empty"), str(tmp_path / "link"), "."):
+        with pytest.raises(tfzip.DataError, match=r"bad\.png"):
+            tfzip.export(str(tmp_path / "in"), digits_model, out, quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "in", "link"]
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_the_tfx_layout_goes_beside_splits_only(digits, digits_model, tmp_path):
+    flat = tmp_path / "flat"
+    tfzip.export(str(digits[0]), digits_model, str(flat), quiet=True, limit=5)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("x")
+    for out in (flat, tmp_path / "other"):
+        with pytest.raises(tfzip.OutputExistsError, match="no split in the tfx layout"):
+            tfzip.export(str(digits[0]), digits_model, str(out), quiet=True, layout="tfx", overwrite=True)
+    assert len(tfzip.open(flat)) == 5
 
 
 def test_a_dry_run_tells_and_writes_nothing(digits, digits_model, tmp_path, capsys):

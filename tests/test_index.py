@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import tfzip
 from tfzip import index as index_module
-from tfzip import storage
+from tfzip import naming, storage
 from tfzip.errors import CorruptError, FilenameNotFoundError
 from tfzip.index import COLUMNS, METADATA_FIELDS, Index, hash_filename, save_part, write_index
 from tfzip.record import Failure, Location
@@ -203,7 +203,11 @@ def test_a_float_is_the_shortest_decimal_of_its_float32(tmp_path, value, text):
     ],
 )
 def test_any_filename_survives_metadata_csv(tmp_path, filename, text):
-    path = write(tmp_path, [[row(filename), row(b"next")]], failures=[Failure(filename, "decode", 'no "image", this')])
+    path = write(
+        tmp_path,
+        [[row(filename), row(b"next")]],
+        failures=[Failure(naming.to_str(filename), "decode", 'no "image", this')],
+    )
 
     assert [r["filename"] for r in metadata(path)] == [text, "next"]
     index = Index(path)
@@ -375,7 +379,7 @@ def test_the_zip_holds_no_time_and_the_entries_of_the_design(tmp_path):
 
 
 def test_texts_are_read_back(tmp_path):
-    failures = [Failure(b"a.jpg", "decode", "not an image"), Failure(b"\xff", "read", "größer,\n2 lines")]
+    failures = [Failure("a.jpg", "decode", "not an image"), Failure("\udcff", "read", "größer,\n2 lines")]
     index = Index(write(tmp_path, [[row(b"a")]], failures=failures, labels=["Kätzchen", "dog, big"]))
 
     assert index.manifest["größe"] == "日本"

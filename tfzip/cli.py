@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 interrupted."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # for --preprocess, as `python -m tfzip` has it
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, for --preprocess, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
     try:
@@ -53,7 +54,7 @@ def _export(parsed: argparse.Namespace) -> None:
     chosen = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Options)}
     export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
     if export is not None and not parsed.quiet:
-        print(terminal.summary(export, "python -m tfzip"))
+        print(terminal.summary(export, _called_as()))
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -83,8 +84,11 @@ def _get(parsed: argparse.Namespace) -> None:
         sys.stdout.buffer.write(record.encoded or b"")
         return
     if parsed.image is not None:
-        with open(parsed.image, "wb") as file:
-            file.write(record.encoded or b"")
+        try:
+            with open(parsed.image, "wb") as file:
+                file.write(record.encoded or b"")
+        except OSError as error:
+            raise tfzip.UsageError(f"--image {parsed.image}: cannot write there ({error.strerror})") from None
     print(json.dumps(terminal.record_facts(record), indent=2, ensure_ascii=False))
 
 
@@ -95,7 +99,17 @@ def _extract(parsed: argparse.Namespace) -> None:
 
 
 def _demo(parsed: argparse.Namespace) -> None:
-    print(demo.run(parsed.to))
+    print(demo.run(parsed.to, _called_as()))
+
+
+def _called_as() -> str:
+    """How tfzip was called, for the next command to try: the interpreter as the user can type it."""
+    if os.path.basename(sys.argv[0]) in ("tfzip", "tfzip.exe"):
+        return "tfzip"
+    here = os.path.relpath(sys.executable)
+    if shutil.which("python") == sys.executable:
+        return "python -m tfzip"
+    return f"{sys.executable if here.startswith('..') else here} -m tfzip"
 
 
 # Arguments.

@@ -17,8 +17,8 @@ _EPOCHS = 30
 _MARK = "made-by-tfzip-demo.txt"
 
 
-def run(folder: str) -> str:
-    """Write digits, model and export below `folder`; return what to say about them.
+def run(folder: str, command: str) -> str:
+    """Write digits, model and export below `folder`; return what to say about them; `command` is how tfzip was called.
 
     The data are the 1,797 digits, 8 by 8 pixels, that scikit-learn ships (E. Alpaydin and C. Kaynak, Optical
     Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998). The first 300 train a small convolutional
@@ -36,18 +36,18 @@ def run(folder: str) -> str:
     write_pngs(images, pixels[_TRAINING:], digits.target[_TRAINING:])
     print(f"training a small network on {_TRAINING} others: {model}", flush=True)
     train(pixels[:_TRAINING], digits.target[:_TRAINING]).save(model)
-    print(f"\n$ python -m tfzip export {images} --model {model} --out {out} --source-labels folder", flush=True)
+    print(f"\n$ {command} export {images} --model {model} --out {out} --source-labels folder", flush=True)
     finished = export(images, model, out, source_labels="folder")
     assert finished is not None  # not a dry run
     right = float(np.mean(finished.metadata["label"] == finished.metadata["truth"]))
     look = [
         "",
         f"{right:.1%} of the predictions are the true class. Now look at:",
-        f"  python -m tfzip get {out} {finished[0].filename}",
-        f"  python -m tfzip verify {out}",
+        f"  {command} get {out} {finished[0].filename}",
+        f"  {command} verify {out}",
         f"  unzip -p {out}/index.zip metadata.csv | head",
     ]
-    return "\n".join([terminal.summary(finished, "python -m tfzip"), *look])
+    return "\n".join([terminal.summary(finished, command), *look])
 
 
 def _claim(folder: str) -> None:

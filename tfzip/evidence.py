@@ -243,9 +243,9 @@ _ACTIVATIONS = {
 
 def _activation(tensor: Any) -> str | None:
     """What made an output: softmax, sigmoid or linear; None if something else."""
+    while tensor.op.type in _PASSING:
+        tensor = tensor.op.inputs[tensor.value_index]  # IdentityN has several
     operation = tensor.op
-    while operation.type in _PASSING:
-        operation = operation.inputs[0].op
     if operation.type in ("Add", "AddV2", "BiasAdd"):  # linear if what is added is; a bias is nothing of the three
         return "linear" if {_activation(added) for added in operation.inputs} - {None} == {"linear"} else None
     return _ACTIVATIONS.get(operation.type)

@@ -61,6 +61,8 @@ def export(
     except TypeError as error:
         raise UsageError(f"export: {str(error).partition(') ')[2] or error}") from None
     path = os.fspath(out)
+    if not path:
+        raise UsageError("--out is empty; give a folder")
     layout = Layout(path, settings.layout, settings.name, settings.split, settings.compression)
     layout.check_free(settings.overwrite)
     listed = open_source(source, settings.source_labels)
@@ -128,7 +130,7 @@ def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]
                     progress.update(len(failed) + (len(done["slot"]) if done else 0), len(failed))
                     _check_failures(job, failures, allowed)
                     pending = next(outcomes, None)
-            _save_rows(layout.work_rows(shard), rows, writer)
+            _save_rows(job, layout.work_rows(shard), rows, writer)
             file = layout.shard_file(shard, job.plan.shards)
             shards.append(Shard(file, writer.records, writer.bytes, writer.sha256))
     if len(failures) == len(job.plan.order):
@@ -141,14 +143,14 @@ def _check_failures(job: Job, failures: Sequence[Failure], allowed: int | None) 
         raise DataError(f"{_told(failures[0])} (--on-error quarantine lists such images and goes on)")
     if allowed is not None and len(failures) > allowed:
         asked = job.options.max_failures
-        raise TooManyFailuresError(f"{len(failures)} images failed, --max-failures is {asked}; {_told(failures[-1])}")
+        raise TooManyFailuresError(f"{len(failures)} failed, --max-failures is {asked}; {_told(failures[-1])}")
 
 
 def _told(failure: Failure) -> str:
-    return f"{naming.to_text(failure.filename)}: {failure.stage}: {failure.error}"
+    return f"{naming.shown(failure.filename)}: {failure.stage}: {failure.error}"
 
 
-def _save_rows(path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
+def _save_rows(job: Job, path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
     """Leave a finished shard's rows for the index."""
     merged: Rows = {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
     texts: dict[str, Any] = {
@@ -157,8 +159,8 @@ def _save_rows(path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
         "truth_text": merged.get("truth_text", ()),
     }
     columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
-    if "scores" in merged:
-        columns["scores"] = merged["scores"]
+    if job.index_scores:
+        columns["scores"] = merged.get("scores", np.empty((0, job.task.classes), np.float32))
     index.save_part(path, {**columns, **writer.locations}, texts)
 
 

@@ -13,7 +13,7 @@ from tfzip.record import ENCODED, Record, parse_record
 METADATA = "metadata.csv"
 
 
-def extract(export: Export, to: str) -> int:
+def extract(export: Export, to: str | os.PathLike[str]) -> int:
     """Write every image to `to/FILENAME`, byte for byte, and the table `metadata.csv` beside them.
 
     Args:
@@ -25,9 +25,13 @@ def extract(export: Export, to: str) -> int:
     """
     if ENCODED not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")
-    if storage.listdir(to) or (storage.exists(to) and not storage.isdir(to)):
-        raise OutputExistsError(f"{to} is not empty; give another folder")
-    storage.makedirs(to)
+    to = os.fspath(to)
+    if not to or storage.listdir(to) or (storage.exists(to) and not storage.isdir(to)):
+        raise OutputExistsError(f"{to!r} is no empty folder; give another")
+    try:
+        storage.makedirs(to)
+    except OSError as error:
+        raise UsageError(f"{to}: cannot write there ({error.strerror})") from None
     with storage.open(storage.join(to, METADATA), "w") as file:
         file.write(export._index.text(METADATA))
     written = 0
@@ -39,12 +43,16 @@ def extract(export: Export, to: str) -> int:
 
 def records(export: Export) -> Iterator[Record]:
     """Every record in order, each shard read once from end to end."""
-    for path in export.shards:
+    for path, shard in zip(export.shards, export.manifest["shards"], strict=True):
+        read = 0
         try:
             with storage.open(path, "rb") as file:
                 for _, _, frames in framing.read_blocks(file, export.manifest["compression"]):
                     for _, data in framing.unframe_all(frames):
                         yield parse_record(data, export.features)
+                        read += 1
+            if read != shard["records"]:
+                raise CorruptError(f"{read} records, but the index has {shard['records']}")
         except FileNotFoundError:
             raise CorruptError(f"the shard {path} is missing") from None
         except CorruptError as error:

@@ -13,8 +13,10 @@ import io
 import json
 import os
 import tempfile
+import tokenize
 import weakref
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy.typing as npt
 
 from tfzip import storage
 from tfzip.errors import CorruptError
-from tfzip.naming import to_text
+from tfzip.naming import shown, to_text
 from tfzip.record import INDEXED_SCORES, SCORES, UNKNOWN, Failure, Location
 
 INDEX = "index.zip"
@@ -61,6 +63,14 @@ _PADDING_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _LARGE = 1 << 31
 
 Array = npt.NDArray[Any]
+
+_DAMAGE = (
+    # What zipfile, zlib, csv and NumPy raise on bytes that are not what was written.
+    zipfile.BadZipFile, zlib.error, csv.Error, tokenize.TokenError, SyntaxError, KeyError, ValueError, OSError,
+    EOFError, RuntimeError, OverflowError, MemoryError,
+)  # fmt: skip
+
+csv.field_size_limit(2**31 - 1)  # several labels of many may be joined in one field
 
 
 # Parts: the rows of one shard.
@@ -178,8 +188,8 @@ def _metadata_lines(tables: Sequence[_Part]) -> Iterator[str]:
             zip(
                 [to_text(name) for name in table.texts("filename")],
                 [text.decode("utf-8", "replace") for text in table.texts("prediction")],
-                [str(value) if value == value else "" for value in table.column("confidence")],
-                ["" if label == UNKNOWN else label for label in table.column("label").tolist()],
+                shown_confidences(table.column("confidence")),
+                shown_labels(table.column("label")),
                 [to_text(text) for text in table.texts("truth_text")],
                 *(table.column(name).tolist() for name in ("shard", "offset", "size", "start")),
                 strict=True,
@@ -187,9 +197,19 @@ def _metadata_lines(tables: Sequence[_Part]) -> Iterator[str]:
         )
 
 
+def shown_confidences(values: Array) -> list[str]:
+    """Confidences as metadata.csv has them: the shortest decimal that reads back to the same float32."""
+    return [str(value) if value == value else "" for value in values]
+
+
+def shown_labels(values: Array) -> list[str]:
+    """Labels as metadata.csv has them."""
+    return ["" if label == UNKNOWN else str(label) for label in values.tolist()]
+
+
 def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
     yield _csv_lines([Failure._fields])
-    yield from (_csv_lines([(to_text(name), stage, error)]) for name, stage, error in failures)
+    yield from (_csv_lines([(shown(name), stage, error)]) for name, stage, error in failures)
 
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> str:
@@ -254,7 +274,7 @@ class Index:
         self._local = path if storage.is_local(path) else self._copy()
         try:
             self._archive = zipfile.ZipFile(self._local)
-        except (zipfile.BadZipFile, OSError) as error:
+        except _DAMAGE as error:
             raise CorruptError(f"{self.path} is damaged: {error}") from None
         self._columns: dict[str, Array] = {}
         self.manifest: dict[str, Any] = self._read_manifest()
@@ -281,13 +301,16 @@ class Index:
         """A text entry, whole."""
         try:
             return self._archive.read(entry).decode()
-        except (KeyError, ValueError, zipfile.BadZipFile, OSError) as error:
+        except _DAMAGE as error:
             raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
 
     def table(self, entry: str) -> Iterator[dict[str, str]]:
         """The rows of a CSV entry, one at a time."""
-        with self._archive.open(entry) as file:
-            yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
+        try:
+            with self._archive.open(entry) as file:
+                yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
+        except _DAMAGE as error:
+            raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
 
     @property
     def column_names(self) -> list[str]:
@@ -304,7 +327,7 @@ class Index:
         if entry not in self._columns:
             try:
                 self._columns[entry] = self._map(entry)
-            except (KeyError, ValueError, OSError) as error:
+            except _DAMAGE as error:
                 raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
         return self._columns[entry]
 
@@ -332,7 +355,7 @@ class Index:
         """Read every entry against its CRC-32; the first damaged one, or None."""
         try:
             return self._archive.testzip()
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except _DAMAGE as error:
             return str(error)
 
     def __len__(self) -> int:

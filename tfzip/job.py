@@ -89,7 +89,7 @@ def prepare(source: Source, model: Any, options: Options) -> Job:
         features=features,
         plan=_plan(source, options, task.classes),
         batch_size=_batch_size(options, ready.size),
-        parallel=os.cpu_count() or 1 if options.parallel == "auto" else int(options.parallel),
+        parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
     )
 
 
@@ -108,6 +108,8 @@ class _Names:
             self.origin, self._names = "file", tuple(_read_labels(self._shown))
         else:
             self.origin, self._names = "option", tuple(labels)
+            if not all(isinstance(name, str) and "\n" not in name for name in self._names):
+                raise UsageError("labels: give one string of one line for each class")
 
     def of(self, classes: int | None) -> tuple[str, ...]:
         """The names of so many classes (None: of any number); empty if not known, an error if given but not so many."""
@@ -121,7 +123,8 @@ class _Names:
 def _read_labels(path: str) -> list[str]:
     try:
         with storage.open(path, "r") as file:
-            return file.read().lstrip("\ufeff").splitlines()
+            lines = file.read().lstrip("\ufeff").replace("\r\n", "\n").rstrip("\n").split("\n")
+            return [line.rstrip("\r") for line in lines]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read labels from it ({error})") from None
 
@@ -142,7 +145,7 @@ def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tu
     from tfzip.predict import rescaler
 
     if options.preprocess is not None:
-        return Scale("raw", "preprocess"), tf.function(_preprocess(options.preprocess))
+        return Scale("raw", "preprocess"), _traced(ready, tf.function(_preprocess(options.preprocess)))
     if options.scale != "auto":
         shown = Scale(options.scale, "option")
     if shown is None:
@@ -171,12 +174,40 @@ def _preprocess(function: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     return found
 
 
+def _traced(ready: Predictor, function: Any) -> Any:
+    """The user's function as a graph, which must make of a batch of pixels what the model takes."""
+    import tensorflow as tf
+
+    wanted = tf.TensorSpec((None, *ready.size, ready.channels), ready.dtype)
+    try:
+        traced = function.get_concrete_function(wanted)
+    except Exception as error:  # tracing runs the user's own code
+        raise UsageError(
+            f"--preprocess cannot be called on {wanted.shape} {wanted.dtype.name}: {_last_line(error)}"
+        ) from error
+    made = traced.structured_outputs
+    if not (isinstance(made, tf.Tensor) and made.dtype == wanted.dtype and made.shape.is_compatible_with(wanted.shape)):
+        shown = f"{made.shape} {made.dtype.name}" if isinstance(made, tf.Tensor) else type(made).__name__
+        raise UsageError(f"--preprocess gives {shown}, the model takes {wanted.shape} {wanted.dtype.name}")
+    return traced
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def _plan(source: Source, options: Options, classes: int) -> Plan:
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
     if options.shards is not None:
         return Plan(order, plan.even_bounds(len(order), options.shards))
     sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
     return Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
+
+
+def _cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batch_size(options: Options, size: tuple[int, int]) -> int:

@@ -17,6 +17,7 @@ from tfzip.read import TFX_FOLDER
 LAYOUTS = ("flat", "tfx")
 RUN = "run.json"
 _WORK = ".tfzip"
+_TFX_FOLDERS = ("Split-", TFX_FOLDER)
 
 
 class Layout:
@@ -36,6 +37,7 @@ class Layout:
         self._shard_prefix = "" if kind == "flat" else f"Split-{split}/"
         self._home = out if kind == "flat" else storage.join(out, f"{TFX_FOLDER}{split}")
         self._work = storage.join(self._home, _WORK)
+        self._made: list[str] = []
 
     # Files at work.
 
@@ -67,9 +69,11 @@ class Layout:
         """Raise OutputExistsError if OUT holds anything that this export may not replace."""
         if storage.exists(self.out) and not storage.isdir(self.out):
             raise OutputExistsError(f"{self.out} is a file; give a folder")
-        homes = {self._home, storage.join(self.out, self._shard_prefix.rstrip("/")).rstrip("/")}
+        if self._shard_prefix:
+            self._check_siblings()
+        homes = {self._home, storage.join(self.out, self._shard_prefix).rstrip("/")}
         present = {name for home in homes for name in storage.listdir(home)}
-        if INDEX in present or RUN in present:
+        if INDEX in present:
             what = "holds a finished export"
         elif _WORK in present:
             what = "holds an unfinished export, or one that is still running"
@@ -80,8 +84,15 @@ class Layout:
         if not overwrite:
             raise OutputExistsError(f"{self.out} {what}; give another folder, or --overwrite to replace it")
 
+    def _check_siblings(self) -> None:
+        """In the tfx layout OUT holds splits, and nothing beside them."""
+        other = [name for name in storage.listdir(self.out) if not name.startswith(_TFX_FOLDERS)]
+        if other:
+            raise OutputExistsError(f"{self.out} holds {other[0]}, no split in the tfx layout; give another folder")
+
     def begin(self) -> None:
         """Make an empty work folder."""
+        self._made = [folder for folder in (self._home, self.out) if not storage.exists(folder)]
         try:
             storage.remove([self._work])
             storage.makedirs(self._work)
@@ -91,9 +102,7 @@ class Layout:
     def abandon(self) -> None:
         """Remove what was begun; a finished export that was to be replaced stays."""
         storage.remove([self._work])
-        for folder in (self._home, self.out):
-            if storage.isdir(folder) and not storage.listdir(folder):
-                storage.remove([folder])
+        storage.remove(folder for folder in self._made if not storage.listdir(folder))
 
     def publish(self, files: Sequence[str]) -> None:
         """Move the shards, then the index, to their places; what they replace goes first."""

@@ -66,6 +66,11 @@ def to_text(filename: bytes) -> str:
         return quote_from_bytes(filename, safe="/ ")
 
 
+def shown(filename: str) -> str:
+    """`to_text` of a name as Python has it."""
+    return to_text(to_bytes(filename))
+
+
 def from_text(text: str) -> bytes:
     """The filename that `to_text` may have escaped so; it is one, of two, for a name with a percent sign of its own."""
     return unquote_to_bytes(to_bytes(text))

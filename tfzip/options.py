@@ -45,6 +45,7 @@ _CHOICES = {
     "compression": COMPRESSIONS,
     "on_error": ON_ERROR,
 }
+_MOST = {"shards": 99_999, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -62,7 +63,7 @@ class Options:
     preprocess: str | Callable[[tf.Tensor], tf.Tensor] | None = None
     resize: str = "stretch"
     interpolation: str = "bilinear"
-    image_size: str | tuple[int, int] | None = None
+    image_size: str | Sequence[int] | None = None
     source_labels: str = "none"
     name: str = "images"
     split: str = "train"
@@ -91,14 +92,14 @@ class Options:
         naming.check_name("split", self.split)
         for name in ("shards", "shard_records", "limit"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), least=1)
+                _whole(name, getattr(self, name), least=1, most=_MOST[name])
         for name in ("batch_size", "parallel"):
             if getattr(self, name) != "auto":
-                _whole(name, getattr(self, name), least=1)
+                _whole(name, getattr(self, name), least=1, most=_MOST[name])
         if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold}: use a number from 0 to 1")
         if self.shuffle is not None:
-            _whole("shuffle", self.shuffle, least=0)
+            _whole("shuffle", self.shuffle, least=0, most=2**128)
         if self.preprocess is not None and self.scale != "auto":
             raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
         # Those that are parsed: a wrong one is to be told before any work.
@@ -109,7 +110,7 @@ class Options:
         """`image_size` as (height, width)."""
         if self.image_size is None:
             return None
-        text = "x".join(map(str, self.image_size)) if isinstance(self.image_size, tuple) else self.image_size
+        text = self.image_size if isinstance(self.image_size, str) else "x".join(map(str, self.image_size))
         match = re.fullmatch(r"([1-9][0-9]*)[xX]([1-9][0-9]*)", text)
         if not match:
             raise UsageError(f"--image-size {self.image_size!r}: use HEIGHTxWIDTH, as in 224x224")
@@ -132,7 +133,7 @@ class Options:
     @property
     def reencode(self) -> tuple[str, int] | None:
         """Codec and quality, if the image is to be encoded anew."""
-        codec, _, quality = self.image.partition(":")
+        codec, _, quality = str(self.image).partition(":")
         if codec == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100:
             return codec, int(quality)
         if self.image not in ("keep", "png", "none"):
@@ -151,9 +152,10 @@ class Options:
         return int(match[1]) if match[1] else int(Fraction(match[2]) * images / 100)
 
 
-def _whole(name: str, value: Any, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from {least} up")
+def _whole(name: str, value: Any, *, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        upper = "up" if most > 10**9 else f"to {most}"
+        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from {least} {upper}")
 
 
 def _flag(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, predict
+from tfzip import decode, encode, naming, predict
 from tfzip.job import Job
 from tfzip.record import UNKNOWN, Failure
 from tfzip.sources import Element
@@ -88,7 +88,7 @@ class Stages:
     def redo(self, slot: int) -> Rows | Failure:
         """One item by itself, stage by stage: its rows, or why it failed."""
         item = self._item(tf.constant(slot, tf.int64))
-        filename = self._job.source.filenames[self._job.plan.order[slot]]
+        filename = naming.to_str(self._job.source.filenames[self._job.plan.order[slot]])
         stages: list[tuple[str, Callable[[Element], Element]]] = [
             ("read", lambda element: element | self._read(element["position"])),
             ("decode", self._decode),

@@ -61,9 +61,9 @@ def choose_task(
 
     Raises UsageError where it cannot be known, or does not fit the model.
     """
+    chosen = _choose_output(predictor, output)
     if task == "raw":
         return Task("raw", None, 0, False, threshold, ())
-    chosen = _choose_output(predictor, output)
     if chosen is None:
         if task == "auto" and output is None and len(predictor.outputs) == 1:
             return Task("raw", None, 0, False, threshold, ())

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfzip import storage
+from tfzip import naming, storage
 from tfzip.errors import ModelError
 
 _CHANNELS = (1, 3, 4)
@@ -58,8 +58,10 @@ def load(model: Any, signature: str | None, image_size: tuple[int, int] | None, 
         if not isinstance(model, (str, os.PathLike)):
             return _from_keras(_as_keras(model), "keras", _weights_fingerprint(model), model.name, image_size)
         path = os.fspath(model).rstrip("/")
-        name = path.rsplit("/", 1)[-1]
+        name = naming.to_text(os.fsencode(path.rsplit("/", 1)[-1]))
         if path.endswith((".keras", ".h5", ".hdf5")):
+            if signature is not None:
+                raise ModelError(f"--signature {signature!r} is for SavedModels; {path} is a Keras file")
             loaded = _load_keras(path, trust)
             return _from_keras(loaded, "keras", _fingerprint([path]), name, image_size)
         if storage.exists(storage.join(path, "saved_model.pb")):

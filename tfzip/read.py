@@ -34,7 +34,7 @@ TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
 
 
-def open(path: str, split: str | None = None) -> Export:  # noqa: A001 - tfzip.open, as zipfile and gzip have it
+def open(path: str | os.PathLike[str], split: str | None = None) -> Export:  # noqa: A001 - tfzip.open, as zipfile and gzip have it
     """Open a finished export.
 
     Args:
@@ -55,8 +55,8 @@ class Export:
     `(prediction, filename, image)`. Every CRC that is passed is checked.
     """
 
-    def __init__(self, path: str, split: str | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
+        self.path = path = os.fspath(path)
         self._index = Index(_find_index(path, split))
         self.manifest: Mapping[str, Any] = self._index.manifest
         """Counts, task, label names, model, pixels, shards: see `schemas/manifest.schema.json`."""
@@ -95,7 +95,7 @@ class Export:
     def failures(self) -> list[Failure]:
         """The items that gave no record, with stage and reason."""
         rows = self._index.table("failures.csv")
-        return [Failure(row["filename"].encode(), row["stage"], row["error"]) for row in rows]
+        return [Failure(row["filename"], row["stage"], row["error"]) for row in rows]
 
     @cached_property
     def features(self) -> dict[str, FeatureSpec]:
@@ -120,7 +120,7 @@ class Export:
         except (OSError, ValueError):
             return {}
 
-    @property
+    @cached_property
     def shards(self) -> list[str]:
         """The paths of the shards, in order."""
         return [storage.join(self.path, shard["file"]) for shard in self.manifest["shards"]]
@@ -168,6 +168,8 @@ class Export:
     def _by_row(self, row: int) -> Record:
         """Read one record: one seek, one inflate, every CRC checked, its filename compared with the index."""
         location = self._index.location(row)
+        if not 0 <= location.shard < len(self.shards):
+            raise CorruptError(f"{self.path}: the index puts record {row} into a shard that it does not have")
         path = self.shards[location.shard]
         try:
             with storage.open(path, "rb") as file:
@@ -250,7 +252,7 @@ def _find_index(path: str, split: str | None) -> str:
         if name.startswith(TFX_FOLDER) and storage.exists(storage.join(path, f"{name}/{INDEX}"))
     ]
     if split is None and len(finished) > 1:
-        raise UsageError(f"{path} holds the splits {', '.join(finished)}: say which with split=")
+        raise UsageError(f"{path} holds the splits {', '.join(finished)}: say which with --split")
     chosen = split if split is not None else next(iter(finished), None)
     if chosen not in finished:
         what = f"the split {split!r}" if finished else "a finished export (it has no index.zip)"

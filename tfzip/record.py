@@ -75,7 +75,7 @@ class Shard(NamedTuple):
 class Failure(NamedTuple):
     """One item that gave no record: at which stage (`read`, `decode`, `predict`, `encode`) and why."""
 
-    filename: bytes
+    filename: str
     stage: str
     error: str
 

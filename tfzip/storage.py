@@ -23,7 +23,7 @@ def is_local(path: str) -> bool:
 
 def join(folder: str, name: str) -> str:
     """`folder/name`, also where the folder is a URL or the root."""
-    return folder + name if folder.endswith("/") else f"{folder}/{name}"
+    return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"
 
 
 def _gfile() -> Any:

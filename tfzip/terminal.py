@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from tfzip import naming
 from tfzip.read import Export
-from tfzip.record import CONFIDENCE, LABEL, UNKNOWN, Record
+from tfzip.record import CONFIDENCE, LABEL, TRUTH_LABEL, UNKNOWN, Record
 
 _BAR = 30
 _CLASSES_SHOWN = 20
@@ -30,7 +30,11 @@ def summary(export: Export, command: str) -> str:
         lines.append(f"{_count(counts['ignored'], 'other file')} ignored")
     lines.append(f"pixels {_pixels(facts['pixels'])}; task {_task(export)}")
     if unnamed := _truths_without_class(export):
-        lines.append(f"{_count(unnamed, 'record')} with a truth that is none of the model's classes")
+        lines.append(
+            f"{_count(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
+        )
+    if CONFIDENCE in export.features and (odd := int((~np.isfinite(export.metadata["confidence"])).sum())):
+        lines.append(f"{_count(odd, 'record')} with a prediction that is not a number")
     if run := export.run:
         lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
     lines.append(f"next: {command} inspect {export.path}")
@@ -77,7 +81,7 @@ def inspection_facts(export: Export) -> dict[str, Any]:
 def record_facts(record: Record) -> dict[str, Any]:
     """A record without its image, as plain values for JSON."""
     facts = {
-        "filename": naming.to_text(naming.to_bytes(record.filename)),
+        "filename": naming.shown(record.filename),
         "format": record.format,
         "height": record.height,
         "width": record.width,
@@ -153,9 +157,10 @@ def _task(export: Export) -> str:
 
 
 def _truths_without_class(export: Export) -> int:
-    if "truth/text" not in export.features or not export.labels:
+    if TRUTH_LABEL not in export.features:
         return 0
-    return sum(1 for row in export._index.table("metadata.csv") if row["truth"] and row["truth"] not in export.labels)
+    rows = zip(export._index.table("metadata.csv"), export.metadata["truth"].tolist(), strict=True)
+    return sum(1 for row, label in rows if row["truth"] and label == UNKNOWN)
 
 
 def _classes(export: Export) -> list[tuple[int, str, int]]:
@@ -196,11 +201,11 @@ def _feature(spec: Any) -> tuple[str, str]:
 
 
 def _failure_facts(failure: Any) -> dict[str, str]:
-    return {"filename": naming.to_text(failure.filename), "stage": failure.stage, "error": failure.error}
+    return {"filename": naming.shown(failure.filename), "stage": failure.stage, "error": failure.error}
 
 
 def _failure_lines(export: Export) -> list[str]:
-    lines = [f"{naming.to_text(f.filename)}: {f.stage}: {f.error}" for f in export.failures[:_FAILURES_SHOWN]]
+    lines = [f"{naming.shown(f.filename)}: {f.stage}: {f.error}" for f in export.failures[:_FAILURES_SHOWN]]
     more = len(export.failures) - len(lines)
     return lines + ([f"and {more} more"] if more else [])
 

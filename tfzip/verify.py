@@ -10,7 +10,7 @@ import numpy as np
 
 from tfzip import framing, naming, storage
 from tfzip.errors import CorruptError
-from tfzip.index import Index, hash_filename
+from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, TRUTH_LABEL, UNKNOWN, Record, parse_record
 
@@ -61,14 +61,16 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
 
 def _table_problems(index: Index, names: list[bytes]) -> Iterator[str]:
     """metadata.csv against the columns."""
-    columns = {name: index.column(name).tolist() for name in ("shard", "offset", "size", "start")}
+    columns = {name: list(map(str, index.column(name).tolist())) for name in ("shard", "offset", "size", "start")}
+    columns["confidence"] = shown_confidences(index.column("confidence"))
+    columns["label"] = shown_labels(index.column("label"))
     total = 0
     for total, row in enumerate(index.table("metadata.csv"), start=1):
         i = total - 1
         if (
             i >= len(names)
             or row["filename"] != naming.to_text(names[i])
-            or any(row[name] != str(column[i]) for name, column in columns.items())
+            or any(row[name] != column[i] for name, column in columns.items())
         ):
             yield f"metadata.csv, row {total}: it differs from the columns"
             return

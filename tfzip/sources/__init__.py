@@ -45,6 +45,8 @@ def open_source(source: str | os.PathLike[str], labels: str) -> Source:
     from tfzip.sources import folder
 
     path = os.fspath(source)
+    if not path:
+        raise SourceError("SOURCE is empty; give a folder or a glob")
     if storage.isdir(path):
         return folder.from_folder(path, labels)
     if folder.is_glob(path) or storage.exists(path):
