@@ -74,8 +74,9 @@ class Stages:
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1
         options.deterministic = True
-        # There is nothing to tune, and the thread that would can hold up the end by its interval of five seconds.
+        # There is nothing to tune or rewrite, and the thread that would tune can hold up the end by five seconds.
         options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
         return rows.prefetch(2 * job.parallel).with_options(options)
 
     def _read_and_decode(self, slot: Any) -> Element:
