@@ -71,7 +71,8 @@ def _verify(parsed: argparse.Namespace) -> int:
         for problem in problems:
             print(problem)
         if not problems:
-            print(f"{len(export)} records in {len(export.shards)} shards: every CRC, hash, filename and row is right")
+            checked = "every CRC, hash and filename is right, and every record is where the index says"
+            print(f"{len(export)} records in {len(export.shards)} shards: {checked}")
     return 1 if problems else 0
 
 
