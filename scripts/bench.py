@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,30 +29,30 @@ import tfzip
 BATCH = 32  # what Keras takes if it is not told
 
 
-def photographs(folder: str, count: int) -> None:
-    """Crops of two photographs, 500x375, as JPEG of about 70 kB."""
+def crops(height: int, width: int, count: int) -> Iterator[np.ndarray]:
+    """Pieces of two photographs."""
     from sklearn.datasets import load_sample_image
 
     rng = np.random.default_rng(0)
     pictures = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     for number in range(count):
         picture = pictures[number % 2]
-        top, left = rng.integers(0, picture.shape[0] - 375), rng.integers(0, picture.shape[1] - 500)
-        crop = picture[top : top + 375, left : left + 500]
+        top, left = rng.integers(0, picture.shape[0] - height), rng.integers(0, picture.shape[1] - width)
+        yield picture[top : top + height, left : left + width]
+
+
+def photographs(folder: str, count: int) -> None:
+    """500x375, as JPEG of about 70 kB."""
+    rng = np.random.default_rng(0)
+    for number, crop in enumerate(crops(375, 500, count)):
         noisy = np.clip(crop + rng.normal(0, 4, crop.shape), 0, 255).astype(np.uint8)
         tf.io.write_file(f"{folder}/{number:05d}.jpg", tf.io.encode_jpeg(noisy, quality=90))
 
 
 def thumbnails(folder: str, count: int) -> None:
-    """Crops of two photographs, 32x32, as PNG."""
-    from sklearn.datasets import load_sample_image
-
-    rng = np.random.default_rng(0)
-    pictures = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
-    for number in range(count):
-        picture = pictures[number % 2]
-        top, left = rng.integers(0, picture.shape[0] - 32), rng.integers(0, picture.shape[1] - 32)
-        tf.io.write_file(f"{folder}/{number:05d}.png", tf.io.encode_png(picture[top : top + 32, left : left + 32]))
+    """32x32, as PNG."""
+    for number, crop in enumerate(crops(32, 32, count)):
+        tf.io.write_file(f"{folder}/{number:05d}.png", tf.io.encode_png(crop))
 
 
 def mobilenet() -> Any:

@@ -200,6 +200,25 @@ def test_shards_without_a_record_are_written_too(digits, digits_model, tmp_path,
     assert len(list(export)) == 6
 
 
+@pytest.mark.parametrize("parallel", [1, 2, 3, 5])
+def test_records_stay_in_order_where_whole_batches_fail(digits, digits_model, tmp_path, parallel):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lost = np.random.default_rng(parallel).random((40, 1)) < 0.4  # batches of two
+    lost = np.flatnonzero(np.broadcast_to(lost, (40, 2)))
+    for number, path in enumerate(sorted(digits[0].rglob("*.png"))[:80]):
+        (folder / f"{number:02}.png").write_bytes(b"" if number in lost else path.read_bytes())
+
+    out = str(tmp_path / "out")
+    export = tfzip.export(str(folder), digits_model, out, quiet=True, batch_size=2, parallel=parallel, shards=3)
+
+    kept = [f"{number:02}.png" for number in range(80) if number not in lost]
+    assert len(kept) < 60
+    assert [record.filename for record in export[:]] == kept
+    assert [failure.filename for failure in export.failures] == [f"{number:02}.png" for number in lost]
+    assert tfzip.verify(export) == []
+
+
 @pytest.fixture
 def salted(digits, tmp_path):
     """A folder of good digits with everything that goes wrong in real ones; the good names and the bad."""

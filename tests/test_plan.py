@@ -150,3 +150,16 @@ def test_a_slots_shard_is_the_one_whose_bounds_hold_it(records):
     assert made.shards == len(records)
     expected = [shard for shard, count in enumerate(records) for _ in range(count)]
     assert [made.shard_of(slot) for slot in range(bounds[-1])] == expected
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=10), st.integers(1, 50))
+@settings(deadline=None, max_examples=200)
+def test_batches_are_full_but_at_the_end_of_a_shard_which_they_never_cross(shards, size):
+    bounds = np.cumsum([0, *shards])
+    starts, stops = Plan(np.arange(bounds[-1]), bounds).batches(size)
+
+    slots = [slot for start, stop in zip(starts, stops, strict=True) for slot in range(start, stop)]
+    assert slots == list(range(bounds[-1]))  # each once, in order
+    for start, stop in zip(starts, stops, strict=True):
+        end = bounds[np.searchsorted(bounds, start, "right")]
+        assert stop == min(start + size, end)

@@ -29,12 +29,12 @@ def decoder(
 
     def decode(element: Element) -> Element:
         decoded = _decode(element["encoded"], channels)
-        shape = tf.shape(decoded, tf.int64)
+        original_height, original_width, _ = tf.unstack(tf.shape(decoded, tf.int64))
         pixels = _resize(decoded, height, width, resize, interpolation)
         element = {
             **element,
-            "height": shape[0],
-            "width": shape[1],
+            "height": original_height,
+            "width": original_width,
             "pixels": tf.ensure_shape(_cast(pixels, dtype), (height, width, channels)),
         }
         if reencode:

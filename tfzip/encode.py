@@ -1,13 +1,13 @@
 """Graph: tensors of a batch -> serialized `tf.train.Example`s, byte for byte as deterministic protobuf gives them.
 
-An Example is a map of features, each a list inside a message inside a map entry. `tf.io.encode_proto` for every level
-would copy the image at each, so it makes only the innermost lists; the headers around them (tags and lengths) are
-computed for all features of a batch at once, and one join copies the image once.
+An Example is a map of features, each a list inside a message inside a map entry. `tf.io.encode_proto` makes every level
+of the small features, of all keys at once: few operations, so that the graph is built fast. It would copy the image at
+each level, so the image gets its headers (tags and sizes) by themselves, and one join copies it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -17,12 +17,14 @@ from tfzip.record import ENCODED, FeatureSpec
 from tfzip.sources import Element
 
 ROW = ("slot", "filename", "label", "text", "confidence", "margin", "entropy", "truth", "truth_text")
-"""What leaves the graph beside the serialized records, for the index."""
+"""What leaves the graph beside the serialized records, for the index; the truth where the source knows it."""
 
-_LISTS = {"bytes": ("BytesList", b"\x0a"), "float": ("FloatList", b"\x12"), "int64": ("Int64List", b"\x1a")}
-"""Per dtype: the message of a feature's list, and the tag of the field of Feature that holds it."""
-
-_DTYPES = {"bytes": tf.string, "float": tf.float32, "int64": tf.int64}
+_LISTS = {
+    "bytes": ("tensorflow.BytesList", "bytes_list", tf.string),
+    "float": ("tensorflow.FloatList", "float_list", tf.float32),
+    "int64": ("tensorflow.Int64List", "int64_list", tf.int64),
+}
+"""Per dtype: the message of a feature's list, the field of Feature that holds it, and what it is made from."""
 
 
 def encoder(features: Mapping[str, FeatureSpec], *, index_scores: bool) -> Callable[[Element], Element]:
@@ -36,7 +38,7 @@ def encoder(features: Mapping[str, FeatureSpec], *, index_scores: bool) -> Calla
 
     def encode(batch: Element) -> Element:
         values = batch | _image_values(batch)
-        row = {name: values[name] for name in ROW}
+        row = {name: values[name] for name in ROW if name in values}
         if index_scores:
             row["scores"] = values[record.SCORES]
         return row | {"serialized": serialize({key: (features[key], values[key]) for key in keys})}
@@ -47,6 +49,7 @@ def encoder(features: Mapping[str, FeatureSpec], *, index_scores: bool) -> Calla
 def _image_values(batch: Element) -> Element:
     """The features that every record has, from what the source and the decoder gave."""
     kept = batch.get("stored", batch["encoded"])
+    truth = {record.TRUTH_LABEL: batch["truth"], record.TRUTH_TEXT: batch["truth_text"]} if "truth" in batch else {}
     return {
         ENCODED: kept,
         record.FILENAME: batch["filename"],
@@ -54,8 +57,7 @@ def _image_values(batch: Element) -> Element:
         record.SOURCE_ID: tf.strings.as_string(batch["position"]),
         record.HEIGHT: batch["height"],
         record.WIDTH: batch["width"],
-        record.TRUTH_LABEL: batch["truth"],
-        record.TRUTH_TEXT: batch["truth_text"],
+        **truth,
     }
 
 
@@ -80,7 +82,7 @@ def image_format(encoded: tf.Tensor) -> tf.Tensor:
     """What the bytes [B] are, by how they begin: `jpeg`, `png`, `gif`, `bmp`, `webp`, `jxl`; empty if none of them."""
     head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD)
     patterns = np.array([list(magic.ljust(_HEAD, b"?")) for _, magic in _MAGIC], np.uint8)
-    matches = tf.reduce_all((head[:, tf.newaxis] == patterns) | (patterns == ord("?")), axis=2)
+    matches = tf.reduce_all((tf.expand_dims(head, 1) == patterns) | (patterns == ord("?")), axis=2)
     return tf.gather([name for name, _ in _MAGIC], tf.argmax(tf.cast(matches, tf.int32), axis=1))
 
 
@@ -92,109 +94,87 @@ def serialize(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tenso
 
     Equal to `SerializeToString(deterministic=True)` of the same Examples where the keys are sorted.
     """
-    small = [key for key in features if key != ENCODED]
-    lists = _serialize_lists(small, features)
-    if ENCODED not in features:
-        head, heads, _ = _heads(features, small, _length(lists), tf.zeros_like(lists[0], tf.int64))
-        return tf.strings.join([head, tf.strings.reduce_join(tf.strings.join([heads, lists]), axis=0)])
-    image = features[ENCODED][1]
-    image_length = _length(image)
-    image_list_size = 1 + _varint_size(image_length) + image_length
-    sizes = tf.concat([_length(lists), image_list_size[tf.newaxis]], axis=0)
-    head, heads, image_head = _heads(features, [*small, ENCODED], sizes, image_length)
-    entries = tf.strings.join([heads[:-1], lists])
-    before = list(features).index(ENCODED)
-    return tf.strings.join(
-        [
-            head,
-            tf.strings.reduce_join(entries[:before], axis=0),
-            heads[-1],
-            image_head,
-            image,
-            tf.strings.reduce_join(entries[before:], axis=0),
-        ]
+    keys = list(features)
+    before = keys.index(ENCODED) if ENCODED in features else 0
+    one = tf.fill((tf.shape(features[keys[0]][1])[0], 1), 1)
+    entries = _entries({key: features[key] for key in keys if key != ENCODED}, one)
+    image = _image_entry(features[ENCODED][1], one) if ENCODED in features else []
+    first, last = tf.split(entries, (before, entries.shape[1] - before), axis=1)
+    pieces = [*_joined(first, one), *image, *_joined(last, one)]
+    size = tf.add_n([tf.strings.length(piece) for piece in pieces])
+    return tf.strings.join([_header(_FIRST, size, one), *pieces])
+
+
+_FIRST = b"\x0a"
+"""The tag of a message's field 1, of any type that is preceded by its size."""
+
+
+def _image_entry(image: tf.Tensor, one: tf.Tensor) -> list[tf.Tensor]:
+    """The image [B] behind the headers of its BytesList, Feature, entry of the map, and Features: outermost first."""
+    pieces, size = [image], tf.strings.length(image)
+    key = ENCODED.encode()
+    for tag in (_FIRST, _FIRST, _FIRST + bytes([len(key)]) + key + b"\x12", _FIRST):
+        pieces.insert(0, _header(tag, size, one))
+        size += tf.strings.length(pieces[0])
+    return pieces
+
+
+def _header(tag: bytes, size: tf.Tensor, one: tf.Tensor) -> tf.Tensor:
+    """What stands before the contents of a field: its tag, and their size [B] as a varint. `one` is 1 in [B, 1]."""
+    numbers = tf.expand_dims(tf.cast(size, tf.int64), 1)
+    lists = tf.io.encode_proto(one, [numbers], ["value"], "tensorflow.Int64List")
+    return tf.strings.join([tag, tf.strings.substr(lists, 2, -1)])  # without the list's own tag and size
+
+
+def _joined(entries: tf.Tensor, one: tf.Tensor) -> list[tf.Tensor]:
+    """The entries of a map [B, keys] one behind the other, as Features has them; nothing if there are none."""
+    count = entries.shape[1]
+    return [tf.io.encode_proto(count * one, [entries], ["feature"], "tensorflow.Features")] if count else []
+
+
+def _entries(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]], one: tf.Tensor) -> tf.Tensor:
+    """The entries of the map, serialized: [B, keys]."""
+    lists = tf.expand_dims(_lists(features, one), 2)
+    kinds = [[[features[key][0].dtype == dtype for dtype in _LISTS] for key in features]]
+    one = tf.expand_dims(one, 2)
+    values = tf.io.encode_proto(
+        one * np.array(kinds, np.int32),
+        [lists] * len(_LISTS),
+        [field for _, field, _ in _LISTS.values()],
+        "tensorflow.Feature",
     )
-
-
-def _heads(
-    features: Mapping[str, tuple[FeatureSpec, tf.Tensor]],
-    keys: Sequence[str],
-    list_sizes: tf.Tensor,
-    image_length: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The bytes that stand before the whole [B], before the list of each key [keys, B], before the image [B].
-
-    The whole is field 1 of Example. Each entry in it is field 1 of Features: its length, then field 1, the key, and
-    field 2, a Feature: its length, then the field of its kind: the list's length, then the list. All the lengths of a
-    batch become varints in one go, since each operation costs more than the few bytes it makes.
-    """
-    names = [b"\x0a" + _python_varint(len(key.encode())) + key.encode() + b"\x12" for key in keys]
-    tags = [_LISTS[features[key][0].dtype][1] for key in keys]
-    feature_sizes = 1 + _varint_size(list_sizes) + list_sizes
-    entry_sizes = np.array([[len(name)] for name in names]) + _varint_size(feature_sizes) + feature_sizes
-    total = tf.reduce_sum(1 + _varint_size(entry_sizes) + entry_sizes, axis=0)
-    numbers = [entry_sizes, feature_sizes, list_sizes, total[tf.newaxis], image_length[tf.newaxis]]
-    entry, feature, inner, whole, image = tf.split(_varint(tf.concat(numbers, axis=0)), [len(keys)] * 3 + [1, 1])
-    name, tag = (tf.broadcast_to(tf.constant(texts)[:, tf.newaxis], tf.shape(entry)) for texts in (names, tags))
-    heads = tf.strings.join([b"\x0a", entry, name, feature, tag, inner])
-    return tf.strings.join([b"\x0a", whole[0]]), heads, tf.strings.join([b"\x0a", image[0]])
-
-
-def _serialize_lists(keys: Sequence[str], features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tensor:
-    """The serialized BytesList, FloatList or Int64List of each key: [keys, B]. Scalars of one dtype go together."""
-    lists: dict[str, tf.Tensor] = {}
-    for dtype in _LISTS:
-        scalars = [key for key in keys if features[key][0] == FeatureSpec(dtype)]
-        if scalars:
-            values = tf.stack([tf.cast(features[key][1], _DTYPES[dtype]) for key in scalars])
-            encoded = _encode_list(dtype, tf.reshape(values, (-1, 1)))
-            lists |= dict(zip(scalars, tf.unstack(tf.reshape(encoded, tf.shape(values)), len(scalars)), strict=True))
-    for key in keys:
-        if key not in lists:
-            spec, values = features[key]
-            lists[key] = _encode_list(spec.dtype, values)
-    return tf.stack([lists[key] for key in keys])
-
-
-def _encode_list(dtype: str, values: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-    """Values [B, ...] (or ragged [B, None]) as B serialized lists."""
-    if isinstance(values, tf.RaggedTensor):
-        sizes, values = values.row_lengths(), values.to_tensor()
-    else:
-        values = tf.reshape(values, (tf.shape(values)[0], -1))
-        sizes = tf.fill((tf.shape(values)[0],), tf.shape(values)[1])
     return tf.io.encode_proto(
-        sizes=tf.cast(sizes, tf.int32)[:, tf.newaxis],
-        values=[tf.cast(values, _DTYPES[dtype])],
-        field_names=["value"],
-        message_type=f"tensorflow.{_LISTS[dtype][0]}",
+        one * np.ones((1, len(features), 2), np.int32),
+        [tf.broadcast_to([[[key] for key in features]], tf.shape(lists)), tf.expand_dims(values, 2)],
+        ["key", "value"],
+        "tensorflow.Features.FeatureEntry",
     )
 
 
-def _length(strings: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.strings.length(strings), tf.int64)
+def _lists(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]], one: tf.Tensor) -> tf.Tensor:
+    """The BytesList, FloatList or Int64List of each key, serialized: [B, keys]. Scalars of one dtype go together."""
+    done: list[str] = []
+    lists = []
+    for dtype, (message, _, kind) in _LISTS.items():
+        scalars = [key for key, (spec, _) in features.items() if spec == FeatureSpec(dtype)]
+        if scalars:
+            values = tf.stack([tf.cast(features[key][1], kind) for key in scalars], axis=1)
+            sizes = tf.expand_dims(one, 2) * np.ones((1, len(scalars), 1), np.int32)
+            lists.append(tf.io.encode_proto(sizes, [tf.expand_dims(values, 2)], ["value"], message))
+            done += scalars
+    for key, (spec, values) in features.items():
+        if key not in done:
+            lists.append(tf.expand_dims(_list(spec.dtype, values, one), 1))
+            done.append(key)
+    return tf.gather(tf.concat(lists, axis=1), [done.index(key) for key in features], axis=1)
 
 
-_SHIFTS = (0, 7, 14, 21, 28)
-"""Lengths below 2**35 bytes: five groups of seven bits."""
-
-_VARINT_BYTES = [bytes([byte]) for byte in range(256)] + [b""]
-
-
-def _varint(numbers: tf.Tensor) -> tf.Tensor:
-    """Each number as a varint: seven bits a byte, lowest first, the high bit set on all but the last."""
-    shifts = tf.reshape(tf.constant(_SHIFTS, tf.int64), (-1, *[1] * numbers.shape.rank))
-    groups = tf.bitwise.right_shift(numbers[tf.newaxis], shifts)
-    more = tf.cast(groups > 127, tf.int64)
-    bytes_ = tf.where((groups > 0) | (shifts == 0), groups % 128 + 128 * more, 256)
-    return tf.strings.reduce_join(tf.gather(tf.constant(_VARINT_BYTES), bytes_), axis=0)
-
-
-def _varint_size(numbers: tf.Tensor) -> tf.Tensor:
-    """How many bytes the varint of each number takes."""
-    return 1 + sum(tf.cast(numbers >= 1 << shift, tf.int64) for shift in _SHIFTS[1:])
-
-
-def _python_varint(number: int) -> bytes:
-    groups = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
-    return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+def _list(dtype: str, values: tf.Tensor | tf.RaggedTensor, one: tf.Tensor) -> tf.Tensor:
+    """Values [B, ...] (or ragged [B, None]) as B serialized lists."""
+    message, _, kind = _LISTS[dtype]
+    if isinstance(values, tf.RaggedTensor):
+        sizes, values = tf.expand_dims(tf.cast(values.row_lengths(), tf.int32), 1), values.to_tensor()
+    else:
+        values = values if values.shape.rank == 2 else tf.reshape(values, (tf.shape(one)[0], -1))
+        sizes = one * tf.shape(values)[1]
+    return tf.io.encode_proto(sizes, [tf.cast(values, kind)], ["value"], message)

@@ -24,7 +24,7 @@ from tfzip.job import Job, manifest, prepare
 from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
-from tfzip.record import Failure, Shard
+from tfzip.record import UNKNOWN, Failure, Shard
 from tfzip.sources import open_source
 from tfzip.version import __version__
 from tfzip.write import ShardWriter
@@ -152,11 +152,12 @@ def _told(failure: Failure) -> str:
 
 def _save_rows(job: Job, path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
     """Leave a finished shard's rows for the index."""
-    merged: Rows = {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
+    merged: Rows = {"truth": np.full(writer.records, UNKNOWN), "truth_text": np.full(writer.records, b"", object)}
+    merged |= {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
     texts: dict[str, Any] = {
         "filename": merged.get("filename", ()),
         "prediction": merged.get("text", ()),
-        "truth_text": merged.get("truth_text", ()),
+        "truth_text": merged["truth_text"],
     }
     columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
     if job.index_scores:

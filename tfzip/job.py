@@ -100,10 +100,8 @@ class _Names:
         self._shown = os.fspath(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
         self._names: tuple[str, ...]
         if labels is None:
-            self.origin, self._names = (
-                "source",
-                tuple(sorted({naming.to_text(truth) for truth in truths or () if truth})),
-            )
+            classes = {naming.to_text(truth) for truth in truths or () if truth}
+            self.origin, self._names = "source", tuple(sorted(classes))
         elif isinstance(labels, (str, os.PathLike)):
             self.origin, self._names = "file", tuple(_read_labels(self._shown))
         else:

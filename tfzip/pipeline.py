@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfzip import decode, encode, naming, predict
 from tfzip.job import Job
-from tfzip.record import UNKNOWN, Failure
+from tfzip.record import Failure
 from tfzip.sources import Element
 
 Rows = dict[str, npt.NDArray[Any]]
@@ -43,32 +43,28 @@ class Stages:
 
     def _numbering(self) -> Callable[[Any], Element]:
         """Slot -> the item's numbers and truth."""
-        order, truths = tf.constant(self._job.plan.order), self._job.source.truths
-        labels = None if truths is None else tf.constant(self._job.truths)
-        texts = None if truths is None else tf.constant(truths)
+        order = tf.constant(self._job.plan.order)
+        texts = self._job.source.truths
+        truths = {} if texts is None else {"truth": tf.constant(self._job.truths), "truth_text": tf.constant(texts)}
 
         def item(slot: tf.Tensor) -> Element:
             position = tf.gather(order, slot)
-            return {
-                "slot": slot,
-                "position": position,
-                "truth": tf.constant(UNKNOWN, tf.int64) if labels is None else tf.gather(labels, position),
-                "truth_text": tf.constant("") if texts is None else tf.gather(texts, position),
-            }
+            truth = {name: tf.gather(values, position) for name, values in truths.items()}
+            return {"slot": slot, "position": position, **truth}
 
         return item
 
     def dataset(self) -> Any:
-        """The whole graph: every batch of every shard, in order; what failed is missing. Batches never cross shards."""
+        """The whole graph: every batch, in order; what failed is missing."""
         job = self._job
-        bounds = tf.data.Dataset.from_tensor_slices((job.plan.bounds[:-1], job.plan.bounds[1:]))
 
-        def shard(start: tf.Tensor, stop: tf.Tensor) -> tf.data.Dataset:
-            items = tf.data.Dataset.range(start, stop)
-            decoded = items.map(_as_it_is(self._read_and_decode), job.parallel, deterministic=True)
-            return decoded.ignore_errors().batch(job.batch_size)
+        def batch(start: tf.Tensor, stop: tf.Tensor) -> tf.data.Dataset:
+            items = tf.data.Dataset.range(start, stop).map(_as_it_is(self._read_and_decode))
+            return items.ignore_errors().batch(job.batch_size)
 
-        batches = bounds.flat_map(_as_it_is(shard)).prefetch(2 * job.parallel)
+        # A thread makes a whole batch: handing each image to another costs as much as decoding a small one.
+        slots = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
+        batches = slots.interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
         rows = batches.map(_as_it_is(self._predict_and_encode), job.parallel, deterministic=True).ignore_errors()
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.

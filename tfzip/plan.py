@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,12 @@ class Plan:
     def shards(self) -> int:
         """The number of shards."""
         return len(self.bounds) - 1
+
+    def batches(self, size: int) -> tuple[Positions, Positions]:
+        """The first slot of each batch, and the one after its last: of `size` slots, fewer at the end of a shard."""
+        starts = [np.arange(start, stop, size) for start, stop in pairwise(self.bounds)]
+        stops = [np.minimum(start + size, stop) for start, stop in zip(starts, self.bounds[1:], strict=True)]
+        return np.concatenate(starts), np.concatenate(stops)
 
     def shard_of(self, slot: int) -> int:
         """The shard in which a slot lies."""

@@ -192,8 +192,7 @@ def predicter(
     def predict(batch: Element) -> Element:
         batch = dict(batch)
         outputs = dict(predictor.function(prepare(batch.pop("pixels"))))
-        rows = tf.shape(batch["slot"])[0]
-        prediction = _READERS[task.name](outputs.pop(task.output, None), task, rows)
+        prediction = _READERS[task.name](outputs.pop(task.output, None), task, batch["slot"])
         return batch | prediction | {record.OUTPUT + name: value for name, value in outputs.items()}
 
     return predict
@@ -216,28 +215,28 @@ def _names(labels: tf.Tensor, task: Task) -> tf.Tensor:
     return tf.gather(tf.constant(task.names), labels) if task.names else tf.strings.as_string(labels)
 
 
-def _multiclass(output: tf.Tensor, task: Task, _rows: tf.Tensor) -> Element:
+def _multiclass(output: tf.Tensor, task: Task, _slots: tf.Tensor) -> Element:
     scores = _probabilities(output, task)
-    top = tf.math.top_k(scores, 2).values
+    first, second = tf.unstack(tf.math.top_k(scores, 2).values, axis=1)
     label = tf.argmax(scores, axis=1)
     text = _names(label, task)
     return {
         record.LABEL: label,
         record.TEXT: text,
-        record.CONFIDENCE: top[:, 0],
+        record.CONFIDENCE: first,
         record.SCORES: scores,
         "label": label,
         "text": text,
-        "confidence": top[:, 0],
-        "margin": top[:, 0] - top[:, 1],
+        "confidence": first,
+        "margin": first - second,
         "entropy": -tf.reduce_sum(tf.math.xlogy(scores, scores), axis=1),
     }
 
 
-def _multilabel(output: tf.Tensor, task: Task, rows: tf.Tensor) -> Element:
+def _multilabel(output: tf.Tensor, task: Task, slots: tf.Tensor) -> Element:
     scores = _probabilities(output, task)
     chosen = tf.where(scores >= task.threshold)  # [:, (row, class)], in the order of rows
-    labels = tf.RaggedTensor.from_value_rowids(chosen[:, 1], chosen[:, 0], tf.cast(rows, tf.int64))
+    labels = tf.RaggedTensor.from_value_rowids(chosen[:, 1], chosen[:, 0], tf.size(slots, tf.int64))
     texts = labels.with_flat_values(_names(labels.flat_values, task))
     surest = tf.reduce_min(tf.maximum(scores, 1 - scores), axis=1)
     return {
@@ -245,7 +244,7 @@ def _multilabel(output: tf.Tensor, task: Task, rows: tf.Tensor) -> Element:
         record.TEXTS: texts,
         record.CONFIDENCE: surest,
         record.SCORES: scores,
-        "label": tf.fill((rows,), tf.constant(UNKNOWN, tf.int64)),
+        "label": tf.fill(tf.shape(slots), tf.constant(UNKNOWN, tf.int64)),
         "text": tf.strings.reduce_join(texts, axis=1, separator="|"),
         "confidence": surest,
         "margin": 2 * surest - 1,
@@ -253,11 +252,11 @@ def _multilabel(output: tf.Tensor, task: Task, rows: tf.Tensor) -> Element:
     }
 
 
-def _raw(_output: None, _task: Task, rows: tf.Tensor) -> Element:
-    nothing = tf.fill((rows,), float("nan"))
+def _raw(_output: None, _task: Task, slots: tf.Tensor) -> Element:
+    nothing = tf.fill(tf.shape(slots), float("nan"))
     return {
-        "label": tf.fill((rows,), tf.constant(UNKNOWN, tf.int64)),
-        "text": tf.fill((rows,), ""),
+        "label": tf.fill(tf.shape(slots), tf.constant(UNKNOWN, tf.int64)),
+        "text": tf.fill(tf.shape(slots), ""),
         "confidence": nothing,
         "margin": nothing,
         "entropy": nothing,

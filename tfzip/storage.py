@@ -59,11 +59,6 @@ def listdir(path: str) -> list[str]:
     return sorted(name.rstrip("/") for name in names)
 
 
-def size(path: str) -> int:
-    """The size of a file in bytes."""
-    return os.path.getsize(path) if is_local(path) else _gfile().stat(path).length
-
-
 def makedirs(path: str) -> None:
     """Make a folder and those above it."""
     if is_local(path):
