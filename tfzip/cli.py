@@ -71,8 +71,7 @@ def _verify(parsed: argparse.Namespace) -> int:
         for problem in problems:
             print(problem)
         if not problems:
-            checked = "every CRC, hash and filename is right, and every record is where the index says"
-            print(f"{len(export)} records in {len(export.shards)} shards: {checked}")
+            print(terminal.verified(export))
     return 1 if problems else 0
 
 

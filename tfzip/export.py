@@ -82,7 +82,7 @@ def _dry_run(job: Job, layout: Layout) -> str:
             f"{len(job.plan.order)} images (and {job.source.ignored} other files, ignored)",
             f"model   {ready.name}: {height}x{width}x{ready.channels} {ready.dtype.name}, pixels {job.scale.name}",
             f"task    {job.task.name}" + (f", {job.task.classes} classes" if job.task.classes else ""),
-            f"out     {job.plan.shards} shards: {storage.join(layout.out, layout.shard_file(0, job.plan.shards))}, ...",
+            f"out     {storage.join(layout.out, layout.shard_file(0, job.plan.shards))}, {job.plan.shards} in all",
             f"batches of {job.batch_size}, {job.parallel} at a time; image {options.image}, {options.compression}",
             "dry run: nothing was written",
         ]

@@ -111,6 +111,12 @@ def _number(value: float) -> float | None:
     return float(str(np.float32(value))) if math.isfinite(value) else None
 
 
+def verified(export: Export) -> str:
+    """What `verify` says of an export in which nothing is wrong."""
+    counted = f"{_count(len(export), 'record')} in {_count(len(export.shards), 'shard')}"
+    return f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
