@@ -165,14 +165,18 @@ def test_how_many_batches_run_at_a_time_changes_no_byte_of_a_shard(photographs, 
     assert len(digests) == 1
 
 
+def prepared(source, model, **options):
+    return prepare(open_source(source, Options(**options)), model, Options(**options))
+
+
 def test_no_python_function_runs_inside_the_graph(photographs, photographs_model):
-    job = prepare(open_source(str(photographs), "folder"), photographs_model, Options(image="jpeg:80", shuffle=1))
+    job = prepared(photographs, photographs_model, image="jpeg:80", shuffle=1, source_labels="folder")
     dataset = pipeline.Stages(job).dataset()
     assert "Conv2D" in operations(dataset)  # the walk reaches the model
     assert "DecodeImage" in operations(dataset)
     assert "EncodeProto" in operations(dataset)
     assert not {name for name in operations(dataset) if "PyFunc" in name}
-    by_python = dataset.map(lambda batch: tf.py_function(lambda value: value, [batch["slot"]], tf.int64))
+    by_python = dataset.map(lambda items, _: tf.py_function(lambda value: value, [items["slot"]], tf.int64))
     assert "EagerPyFunc" in operations(by_python)  # and would see one
 
 
@@ -319,9 +323,9 @@ def test_an_item_that_fails_once_and_then_works_is_written_in_its_place(digits, 
     late.write_bytes(b"")
     redo = pipeline.Stages.redo
 
-    def repaired(stages, slot):
+    def repaired(stages, item):
         late.write_bytes(paths[17].read_bytes())  # a file that another program had not finished writing
-        return redo(stages, slot)
+        return redo(stages, item)
 
     monkeypatch.setattr(pipeline.Stages, "redo", repaired)
     export = tfzip.export(str(small), digits_model, str(tmp_path / "out"), quiet=True, batch_size=8)

@@ -22,7 +22,7 @@ ORDER = [
     ["verify", "extract", "layout"],
     ["options", "progress"],
     ["sources", "sources.folder"],
-    ["decode", "evidence", "predictor"],
+    ["decode", "evidence", "predictor", "truth"],
     ["predict", "encode"],
     ["plan"],
     ["job"],

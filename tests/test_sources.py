@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfzip import sources
 from tfzip.errors import SourceError, UsageError
-from tfzip.sources import open_source
+from tfzip.options import Options
 from tfzip.sources.folder import is_glob
+
+
+def open_source(path, labels):
+    return sources.open_source(path, Options(source_labels=labels))
 
 
 def fill(root, files) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +30,11 @@ from tfzip.version import __version__
 from tfzip.write import ShardWriter
 
 if TYPE_CHECKING:
-    from tfzip.pipeline import Rows
+    from tfzip.pipeline import Outcome, Rows
 
 
 def export(
-    source: str | os.PathLike[str],
+    source: Any,
     model: Any,
     out: str | os.PathLike[str],
     **options: Any,
@@ -65,7 +65,7 @@ def export(
         raise UsageError("--out is empty; give a folder")
     layout = Layout(path, settings.layout, settings.name, settings.split, settings.compression)
     layout.check_free(settings.overwrite)
-    listed = open_source(source, settings.source_labels)
+    listed = open_source(source, settings)
     job = prepare(listed, model, settings)
     if settings.dry_run:
         print(_dry_run(job, layout))
@@ -77,12 +77,14 @@ def export(
 def _dry_run(job: Job, layout: Layout) -> str:
     ready, options = job.predictor, job.options
     height, width = ready.size
+    images = "images, as many as come" if job.images is None else f"{job.images} images"
+    shards = "and as many more as it takes" if job.plan is None else f"{job.plan.shards} in all"
     return "\n".join(
         [
-            f"{len(job.plan.order)} images (and {job.source.ignored} other files, ignored)",
+            f"{images} (and {job.source.ignored} other files, ignored)",
             f"model   {ready.name}: {height}x{width}x{ready.channels} {ready.dtype.name}, pixels {job.scale.name}",
             f"task    {job.task.name}" + (f", {job.task.classes} classes" if job.task.classes else ""),
-            f"out     {storage.join(layout.out, layout.shard_file(0, job.plan.shards))}, {job.plan.shards} in all",
+            f"out     {storage.join(layout.out, layout.shard_file(0, job.plan.shards if job.plan else 1))}, {shards}",
             f"batches of {job.batch_size}, {job.parallel} at a time; image {options.image}, {options.compression}",
             "dry run: nothing was written",
         ]
@@ -99,10 +101,10 @@ def _run(job: Job, layout: Layout) -> None:
     try:
         shards, failures = _write_shards(job, layout)
         counted = sum(shard.records for shard in shards) + len(failures)
-        if counted != len(job.plan.order):
-            raise TfzipError(f"{len(job.plan.order)} images went in, {counted} came out: this is a fault of tfzip")
+        if job.images not in (None, counted):
+            raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
         _write_index(job, layout, described, shards, failures)
-        _write_run(job, layout, started)
+        _write_run(layout, started, counted)
         layout.publish([shard.file for shard in shards])
     except BaseException:
         layout.abandon()
@@ -112,30 +114,48 @@ def _run(job: Job, layout: Layout) -> None:
 def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]:
     from tfzip import pipeline  # here, since it imports TensorFlow
 
-    shards: list[Shard] = []
-    failures: list[Failure] = []
-    allowed = job.options.allowed_failures(len(job.plan.order))
-    outcomes = pipeline.outcomes(job)
+    writers: list[ShardWriter] = []
+    failures = list(job.source.rejected)
+    allowed = job.options.allowed_failures(job.images)
+    outcomes = _numbered(job, pipeline.outcomes(job))
     pending = next(outcomes, None)
-    with Progress(len(job.plan.order), quiet=job.options.quiet) as progress:
-        for shard in range(job.plan.shards):
-            rows: list[Rows] = []
+    with Progress(job.images, quiet=job.options.quiet) as progress:
+        progress.update(len(failures), len(failures))
+        while pending is not None or len(writers) < (job.plan.shards if job.plan else 1):
+            shard, rows = len(writers), []
             with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
                 while pending is not None and pending[0] == shard:
-                    _, done, failed = pending
-                    if done:
-                        writer.write(done.pop("serialized"))
-                        rows.append(done)
-                    failures += failed
-                    progress.update(len(failed) + (len(done["slot"]) if done else 0), len(failed))
+                    outcome = pending[1]
+                    writer.write(outcome.rows.pop("serialized"))
+                    rows.append(outcome.rows)
+                    failures += outcome.failures
+                    progress.update(len(outcome.slots), len(outcome.failures))
                     _check_failures(job, failures, allowed)
                     pending = next(outcomes, None)
             _save_rows(job, layout.work_rows(shard), rows, writer)
-            file = layout.shard_file(shard, job.plan.shards)
-            shards.append(Shard(file, writer.records, writer.bytes, writer.sha256))
-    if len(failures) == len(job.plan.order):
-        raise DataError(f"none of the {len(failures)} images gave a record; {_told(failures[0])}")
+            writers.append(writer)
+    records = sum(writer.records for writer in writers)
+    if not records:
+        first = f"; {_told(failures[0])}" if failures else ""
+        raise DataError(f"{job.source.name}: none of its {len(failures)} images gave a record{first}")
+    _check_failures(job, failures, job.options.allowed_failures(records + len(failures)))
+    files = [layout.shard_file(shard, len(writers)) for shard in range(len(writers))]
+    shards = [Shard(f, w.records, w.bytes, w.sha256) for f, w in zip(files, writers, strict=True)]
     return shards, failures
+
+
+def _numbered(job: Job, outcomes: Iterable[Outcome]) -> Iterator[tuple[int, Outcome]]:
+    """Every outcome with its shard; where there is no plan a shard ends before what would make it too large."""
+    options, shard, records, size = job.options, 0, 0, 0
+    for outcome in outcomes:
+        if job.plan is not None:
+            yield job.plan.shard_of(int(outcome.slots[0])), outcome
+            continue
+        more = sum(map(len, outcome.rows["serialized"]))
+        if records and (records + len(outcome.slots) > options.shard_records or size + more > options.shard_bytes):
+            shard, records, size = shard + 1, 0, 0
+        records, size = records + len(outcome.slots), size + more
+        yield shard, outcome
 
 
 def _check_failures(job: Job, failures: Sequence[Failure], allowed: int | None) -> None:
@@ -175,7 +195,7 @@ def _write_index(
     index.write_index(layout.work_index, manifest(job, shards, failures), job.names, described, parts, failures)
 
 
-def _write_run(job: Job, layout: Layout, started: float) -> None:
+def _write_run(layout: Layout, started: float, images: int) -> None:
     """run.json: when, where, how fast, with what."""
     import tensorflow as tf
 
@@ -183,7 +203,7 @@ def _write_run(job: Job, layout: Layout, started: float) -> None:
     run = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(job.plan.order) / seconds, 1),
+        "images_per_second": round(images / seconds, 1),
         "host": platform.node(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

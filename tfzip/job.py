@@ -8,15 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tfzip import naming, plan, record, storage
 from tfzip.errors import UsageError
 from tfzip.options import Options
 from tfzip.plan import Plan
-from tfzip.record import UNKNOWN, Failure, FeatureSpec, Shard
-from tfzip.sources import Source
+from tfzip.record import Failure, FeatureSpec, Shard
+from tfzip.sources import Listed, Stream
 from tfzip.version import __version__
 
 if TYPE_CHECKING:
@@ -34,18 +31,25 @@ class Job:
     """What an export is to do."""
 
     options: Options
-    source: Source
+    source: Listed | Stream
     predictor: Predictor
     scale: Scale
     prepare: Callable[[Any], Any]
     task: Task
     names: tuple[str, ...]
     names_origin: str
-    truths: npt.NDArray[np.int64] | None
     features: Mapping[str, FeatureSpec]
-    plan: Plan
+    plan: Plan | None
     batch_size: int
     parallel: int
+
+    @property
+    def images(self) -> int | None:
+        """How many images there are to do, those that the source rejects included; None if only the end tells."""
+        if isinstance(self.source, Stream):
+            count, limit = self.source.count, self.options.limit
+            return count if count is None or limit is None else min(count, limit)
+        return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
 
     @property
     def index_scores(self) -> bool:
@@ -53,11 +57,11 @@ class Job:
         return 0 < self.task.classes <= record.INDEXED_SCORES
 
 
-def prepare(source: Source, model: Any, options: Options) -> Job:
+def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
     """Load the model and settle everything about the export; raises UsageError where that cannot be done."""
     from tfzip import evidence, predict, predictor  # here, since they import TensorFlow
 
-    names = _Names(options.labels, source.truths)
+    names = _Names(options.labels, source.classes or ())
     ready = predictor.load(model, options.signature, options.size, trust=options.trust_model)
     shown = evidence.gather(ready.function, ready.size)
     scale, prepare = _choose_scale(ready, options, shown.scale)
@@ -71,7 +75,8 @@ def prepare(source: Source, model: Any, options: Options) -> Job:
         names=names.of,
     )
     features = {
-        **record.image_features(images=options.keeps_image, truth=source.truths is not None),
+        **source.features,
+        **record.image_features(images=options.keeps_image, truth=source.classes is not None),
         **record.prediction_features(task.name, task.classes),
         **predict.output_features(ready, task),
     }
@@ -85,7 +90,6 @@ def prepare(source: Source, model: Any, options: Options) -> Job:
         task=task,
         names=known,
         names_origin=names.origin if known else "none",
-        truths=_truth_labels(source.truths, known),
         features=features,
         plan=_plan(source, options, task.classes),
         batch_size=_batch_size(options, ready.size),
@@ -96,12 +100,11 @@ def prepare(source: Source, model: Any, options: Options) -> Job:
 class _Names:
     """The class names: from the labels given, else from the source's own classes where they are as many."""
 
-    def __init__(self, labels: str | os.PathLike[str] | Sequence[str] | None, truths: Sequence[bytes] | None) -> None:
+    def __init__(self, labels: str | os.PathLike[str] | Sequence[str] | None, classes: Sequence[bytes]) -> None:
         self._shown = os.fspath(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
         self._names: tuple[str, ...]
         if labels is None:
-            classes = {naming.to_text(truth) for truth in truths or () if truth}
-            self.origin, self._names = "source", tuple(sorted(classes))
+            self.origin, self._names = "source", tuple(naming.to_text(name) for name in classes)
         elif isinstance(labels, (str, os.PathLike)):
             self.origin, self._names = "file", tuple(_read_labels(self._shown))
         else:
@@ -125,15 +128,6 @@ def _read_labels(path: str) -> list[str]:
             return [line.rstrip("\r") for line in lines]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read labels from it ({error})") from None
-
-
-def _truth_labels(truths: Sequence[bytes] | None, names: Sequence[str]) -> npt.NDArray[np.int64] | None:
-    """The label of each item's truth: its place among the class names, UNKNOWN if it is none of them."""
-    if truths is None:
-        return None
-    labels = {name.encode(): label for label, name in reversed(list(enumerate(names)))}
-    texts = {truth: naming.to_text(truth).encode() for truth in set(truths)}
-    return np.array([labels.get(texts[truth], UNKNOWN) for truth in truths], np.int64)
 
 
 def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tuple[Scale, Callable[[Any], Any]]:
@@ -195,7 +189,12 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _plan(source: Source, options: Options, classes: int) -> Plan:
+def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | None:
+    if isinstance(source, Stream):
+        for option in ("shuffle", "shards"):
+            if getattr(options, option) is not None:
+                raise UsageError(f"--{option}: {source.name} can only be read from its start to its end")
+        return None
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
     if options.shards is not None:
         return Plan(order, plan.even_bounds(len(order), options.shards))
@@ -227,7 +226,7 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
         "layout": options.layout,
         "compression": options.compression,
         "counts": {
-            "images": len(job.plan.order),
+            "images": sum(shard.records for shard in shards) + len(failures),
             "records": sum(shard.records for shard in shards),
             "failures": len(failures),
             "ignored": job.source.ignored,

@@ -140,8 +140,8 @@ class Options:
             raise UsageError(f"--image {self.image!r}: use keep, jpeg:QUALITY (1 to 100), png or none")
         return (codec, 0) if codec == "png" else None
 
-    def allowed_failures(self, images: int) -> int | None:
-        """How many of so many images may fail; None for any number."""
+    def allowed_failures(self, images: int | None) -> int | None:
+        """How many of so many images may fail; None for any number, and for a share of nobody knows how many."""
         if self.max_failures is None:
             return None
         match = re.fullmatch(r"([0-9]+)|([0-9]*\.?[0-9]+)%", str(self.max_failures))
@@ -149,7 +149,9 @@ class Options:
             raise UsageError(
                 f"--max-failures {self.max_failures!r}: use a number of images, or a percentage such as 5%"
             )
-        return int(match[1]) if match[1] else int(Fraction(match[2]) * images / 100)
+        if match[1]:
+            return int(match[1])
+        return None if images is None else int(Fraction(match[2]) * images / 100)
 
 
 def _whole(name: str, value: Any, *, least: int, most: int) -> None:

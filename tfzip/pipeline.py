@@ -1,25 +1,29 @@
 """The graph put together, and what comes out of it put in order.
 
-An item that fails in the graph vanishes there (`ignore_errors` costs nothing) and shows as a gap in the numbers of
-those that come out; it is then done once more, alone, to learn why, and kept if it now succeeds.
+    items -> read -> decode -> batch -> predict -> encode -> rows
+
+An item that fails in the graph vanishes from its batch (`ignore_errors` costs nothing); since every batch comes out
+beside the items that it was made of, it shows. It is then done once more, alone, to learn why, and kept if it now
+succeeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, naming, predict
+from tfzip import decode, encode, naming, predict, truth
+from tfzip.errors import SourceError
 from tfzip.job import Job
 from tfzip.record import Failure
-from tfzip.sources import Element
+from tfzip.sources import Element, Stream
 
 Rows = dict[str, npt.NDArray[Any]]
-"""What one batch gives: `slot`, `serialized`, and the columns of the index, all of one length."""
+"""What a batch gives: `slot`, `serialized`, and the columns of the index, all of one length."""
 
 
 class Stages:
@@ -28,7 +32,7 @@ class Stages:
     def __init__(self, job: Job) -> None:
         ready, options = job.predictor, job.options
         self._job = job
-        self._read = job.source.reader()
+        self._read = _reader(job)
         self._decode = decode.decoder(
             ready.size,
             ready.channels,
@@ -39,33 +43,19 @@ class Stages:
         )
         self._predict = predict.predicter(ready, job.prepare, job.task)
         self._encode = encode.encoder(job.features, index_scores=job.index_scores)
-        self._item = self._numbering()
-
-    def _numbering(self) -> Callable[[Any], Element]:
-        """Slot -> the item's numbers and truth."""
-        order = tf.constant(self._job.plan.order)
-        texts = self._job.source.truths
-        truths = {} if texts is None else {"truth": tf.constant(self._job.truths), "truth_text": tf.constant(texts)}
-
-        def item(slot: tf.Tensor) -> Element:
-            position = tf.gather(order, slot)
-            truth = {name: tf.gather(values, position) for name, values in truths.items()}
-            return {"slot": slot, "position": position, **truth}
-
-        return item
 
     def dataset(self) -> Any:
-        """The whole graph: every batch, in order; what failed is missing."""
+        """The whole graph: a pair for every batch, in order: its items as the source has them, and its rows."""
         job = self._job
 
-        def batch(start: tf.Tensor, stop: tf.Tensor) -> tf.data.Dataset:
-            items = tf.data.Dataset.range(start, stop).map(_as_it_is(self._read_and_decode))
-            return items.ignore_errors().batch(job.batch_size)
+        def batch(items: Element) -> tf.data.Dataset:
+            decoded = tf.data.Dataset.from_tensor_slices(items).map(_as_it_is(self._read_and_decode))
+            rows = decoded.ignore_errors().batch(job.batch_size).map(_as_it_is(self._predict_and_encode))
+            rows = rows.ignore_errors().concatenate(_no_rows(rows)).take(1)
+            return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
 
         # A thread makes a whole batch: handing each image to another costs as much as decoding a small one.
-        slots = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
-        batches = slots.interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
-        rows = batches.map(_as_it_is(self._predict_and_encode), job.parallel, deterministic=True).ignore_errors()
+        batches = _items(job).interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1
@@ -73,26 +63,21 @@ class Stages:
         # There is nothing to tune or rewrite, and the thread that would tune can hold up the end by five seconds.
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
-        return rows.prefetch(2 * job.parallel).with_options(options)
+        return batches.prefetch(2 * job.parallel).with_options(options)
 
-    def _read_and_decode(self, slot: Any) -> Element:
-        item = self._item(slot)
-        return self._decode(item | self._read(item["position"]))
+    def _read_and_decode(self, item: Element) -> Element:
+        return self._decode(self._read(item))
 
     def _predict_and_encode(self, batch: Element) -> Element:
         return self._encode(self._predict(batch))
 
-    def redo(self, slot: int) -> Rows | Failure:
+    def redo(self, item: Element) -> Rows | Failure:
         """One item by itself, stage by stage: its rows, or why it failed."""
-        item = self._item(tf.constant(slot, tf.int64))
-        filename = naming.to_str(self._job.source.filenames[self._job.plan.order[slot]])
+        filename = self._filename(item)
         stages: list[tuple[str, Callable[[Element], Element]]] = [
-            ("read", lambda element: element | self._read(element["position"])),
+            ("read", self._read),
             ("decode", self._decode),
-            (
-                "predict",
-                lambda element: self._predict(tf.nest.map_structure(lambda t: t[tf.newaxis], element)),
-            ),
+            ("predict", lambda element: self._predict({name: t[tf.newaxis] for name, t in element.items()})),
             ("encode", self._encode),
         ]
         for stage, function in stages:
@@ -101,6 +86,53 @@ class Stages:
             except (tf.errors.OpError, ValueError) as error:
                 return Failure(filename, stage, _reason(error))
         return {name: tensor.numpy() for name, tensor in item.items()}
+
+    def _filename(self, item: Element) -> str:
+        plan, source = self._job.plan, self._job.source
+        if plan is None or isinstance(source, Stream):
+            return naming.to_str(item["filename"].numpy())
+        return naming.to_str(source.filenames[plan.order[int(item["slot"])]])
+
+
+def _no_rows(rows: Any) -> Any:
+    """A dataset of one batch of no rows, for where nothing came of a batch."""
+    spec: dict[str, tf.TensorSpec] = rows.element_spec
+    nothing = {name: tf.constant([], column.dtype, (0, *column.shape[1:])) for name, column in spec.items()}
+    return tf.data.Dataset.from_tensors(nothing)
+
+
+def _items(job: Job) -> Any:
+    """Batches of items as the source has them: their slots, and from a stream all that it gave."""
+    source, limit = job.source, job.options.limit
+    if isinstance(source, Stream):
+        items = source.elements().take(-1 if limit is None else limit).enumerate()
+        return items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item})).batch(job.batch_size)
+    assert job.plan is not None
+    bounds = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
+    return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
+
+
+def _reader(job: Job) -> Callable[[Element], Element]:
+    """An item -> all that the source knows of it, truth as label and text."""
+    source = job.source
+    name_truth = truth.namer(job.names, source.classes) if source.classes is not None else _unchanged
+    if job.plan is None or isinstance(source, Stream):
+        return name_truth
+    order, read = tf.constant(job.plan.order), source.reader()
+    columns = {name: tf.constant(values) for name, values in source.columns.items()}
+    if source.truths is not None:
+        columns["truth_text"] = tf.constant(source.truths)
+
+    def read_item(item: Element) -> Element:
+        position = tf.gather(order, item["slot"])
+        known = {name: tf.gather(values, position) for name, values in columns.items()}
+        return name_truth({**item, "position": position, **known, **read(position)})
+
+    return read_item
+
+
+def _unchanged(item: Element) -> Element:
+    return item
 
 
 def _as_it_is(function: Callable[..., Any]) -> Any:
@@ -115,40 +147,47 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def outcomes(job: Job) -> Iterator[tuple[int, Rows, list[Failure]]]:
-    """Shard, rows (empty if none) and failures, in the order of the slots, until every slot is accounted for."""
+class Outcome(NamedTuple):
+    """What came of one batch: the slots of its items, the rows of those that gave a record, and the failures."""
+
+    slots: npt.NDArray[np.int64]
+    rows: Rows
+    failures: list[Failure]
+
+
+def outcomes(job: Job) -> Iterator[Outcome]:
+    """What comes of every batch, in order.
+
+    Raises SourceError where the source ends before its end.
+    """
     stages = Stages(job)
-    expected = 0
-    for batch in stages.dataset():
-        rows = {name: tensor.numpy() for name, tensor in batch.items()}
-        shard = job.plan.shard_of(int(rows["slot"][0]))
-        start = int(job.plan.bounds[shard])
-        yield from _redo_all(job, stages, range(expected, start))
-        end = int(rows["slot"][-1]) + 1
-        gaps = sorted(set(range(max(expected, start), end)).difference(rows["slot"].tolist()))
-        found, failures = _redo(stages, gaps)
-        yield shard, _merge([rows, *found]), failures
-        expected = end
-    yield from _redo_all(job, stages, range(expected, len(job.plan.order)))
+    done = 0
+    batches = iter(stages.dataset())
+    while (batch := _next(job, batches)) is not None:
+        items, tensors = batch
+        slots, rows = items["slot"].numpy(), {name: tensor.numpy() for name, tensor in tensors.items()}
+        lost = np.flatnonzero(~np.isin(slots, rows["slot"])) if len(slots) > len(rows["slot"]) else ()
+        again = [stages.redo({name: tensor[i] for name, tensor in items.items()}) for i in lost]
+        found = [outcome for outcome in again if not isinstance(outcome, Failure)]
+        yield Outcome(slots, _merge([rows, *found]), [outcome for outcome in again if isinstance(outcome, Failure)])
+        done += len(slots)
+    if job.images is not None and done < job.images - len(job.source.rejected):
+        raise SourceError(f"{job.source.name} ended after {done} of its {job.images} images")
 
 
-def _redo_all(job: Job, stages: Stages, slots: range) -> Iterator[tuple[int, Rows, list[Failure]]]:
-    """Slots of which nothing came out, one by one."""
-    for slot in slots:
-        found, failures = _redo(stages, [slot])
-        yield job.plan.shard_of(slot), _merge(found), failures
-
-
-def _redo(stages: Stages, slots: Sequence[int]) -> tuple[list[Rows], list[Failure]]:
-    outcomes = [stages.redo(slot) for slot in slots]
-    found = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
-    return found, [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+def _next(job: Job, batches: Iterator[Any]) -> Any:
+    """The next batch; None at the end; the source's own error if it raised one."""
+    try:
+        return next(batches, None)
+    except tf.errors.OpError as error:
+        own = job.source.explain(error) if isinstance(job.source, Stream) else None
+        raise SourceError(f"{job.source.name}: {_reason(own or error)}") from (own or error)
 
 
 def _merge(parts: Sequence[Rows]) -> Rows:
     """Rows put together, in the order of their slots."""
     if len(parts) < 2:
-        return dict(parts[0]) if parts else {}
+        return parts[0]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(rows["slot"])
     return {name: values[order] for name, values in rows.items()}

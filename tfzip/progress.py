@@ -16,12 +16,12 @@ class Progress:
     """Counts images done and failed; use as a context manager.
 
     Args:
-        total: images to do.
+        total: images to do; None if only the end tells.
         quiet: say nothing.
         file: where to; standard error by default.
     """
 
-    def __init__(self, total: int, *, quiet: bool = False, file: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, *, quiet: bool = False, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
         self._total, self._done, self._failed = total, 0, 0
         self._lines = not quiet and not self._file.isatty()
@@ -49,8 +49,10 @@ class Progress:
 
     def _line(self) -> str:
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
         failed = f", {self._failed} failed" if self._failed else ""
+        if self._total is None:
+            return f"{self._done} images, {rate:.0f} images/s{failed}\n"
+        left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
         return f"{self._done} of {self._total} images, {rate:.0f} images/s, {left} left{failed}\n"
 
     def __enter__(self) -> Progress:

@@ -3,42 +3,80 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfzip import storage
 from tfzip.errors import SourceError
+from tfzip.options import Options
+from tfzip.record import Failure, FeatureSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 Element = dict[str, "tf.Tensor"]
-"""What flows through the graph: named tensors of one item, or of a batch."""
+"""What flows through the graph: named tensors of one item, or of a batch.
+
+A source gives `filename` and `encoded`, and where it knows truth either `truth_text` or `truth`, a label.
+"""
 
 
-class Source(Protocol):
-    """A source that can be listed: positions 0..len-1, each an item with a unique filename."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source, opened.
+
+    `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
+    knows no truth at all. `features` are what it adds to every record. `rejected` are items that its listing shows to
+    be no good, `ignored` counts what is there but is no image.
+    """
 
     kind: str
+    name: str
+    classes: Sequence[bytes] | None = None
+    features: Mapping[str, FeatureSpec] = field(default_factory=dict)
+    rejected: Sequence[Failure] = ()
+    ignored: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(Source):
+    """A source whose items are known beforehand, and read in any order: positions 0..len-1.
+
+    `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
+    none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
+    -> the item's `filename` and `encoded`.
+    """
+
     filenames: Sequence[bytes]
-    sizes: npt.NDArray[np.int64]  # bytes of each item, as stored
-    ignored: int  # files that are there but are no images
-    truths: Sequence[bytes] | None  # the label of each item, empty where it has none; None: no labels at all
-
-    def reader(self) -> Callable[[tf.Tensor], Element]:
-        """A graph function: a position -> the item's `filename` and `encoded` bytes."""
-        ...
+    sizes: npt.NDArray[np.int64]
+    reader: Callable[[], Callable[[tf.Tensor], Element]]
+    truths: Sequence[bytes] | None = None
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
-def open_source(source: str | os.PathLike[str], labels: str) -> Source:
-    """List a source.
+@dataclass(frozen=True, kw_only=True)
+class Stream(Source):
+    """A source that can only be read from its start to its end.
+
+    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `count` is how many there are, None
+    where only the end tells. `explain` gives the source's own error for one that came through the graph.
+    """
+
+    elements: Callable[[], Any]
+    count: int | None = None
+    explain: Callable[[Exception], Exception | None] = lambda _: None
+
+
+def open_source(source: Any, options: Options) -> Listed | Stream:
+    """Open a source, and list it where that can be done.
 
     Args:
         source: a folder, or a glob.
-        labels: `none`, or `folder`: the first folder below the root is the label.
+        options: those that are about sources say what is where in it.
 
     Raises SourceError if it does not exist or holds no images.
     """
@@ -48,7 +86,7 @@ def open_source(source: str | os.PathLike[str], labels: str) -> Source:
     if not path:
         raise SourceError("SOURCE is empty; give a folder or a glob")
     if storage.isdir(path):
-        return folder.from_folder(path, labels)
+        return folder.from_folder(path, options.source_labels)
     if folder.is_glob(path) or storage.exists(path):
-        return folder.from_glob(path, labels)
+        return folder.from_glob(path, options.source_labels)
     raise SourceError(f"{path}: no such folder or file")

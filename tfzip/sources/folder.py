@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tfzip import storage
 from tfzip.errors import SourceError, UsageError
+from tfzip.sources import Listed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -40,18 +40,18 @@ def is_glob(path: str) -> bool:
     return _MAGIC.search(path) is not None
 
 
-def from_folder(root: str, labels: str) -> FolderSource:
+def from_folder(root: str, labels: str) -> Listed:
     """List the images below a folder, links to folders followed."""
     if not storage.is_local(root):
-        return FolderSource(root, _walk_remote(root), labels, shown=root)
+        return _listed(root, _walk_remote(root), labels, shown=root)
     try:
         files = list(_walk(os.fsencode(root), b"", ()))
     except OSError as error:
         raise SourceError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
-    return FolderSource(root, files, labels, shown=root)
+    return _listed(root, files, labels, shown=root)
 
 
-def from_glob(pattern: str, labels: str) -> FolderSource:
+def from_glob(pattern: str, labels: str) -> Listed:
     """List the images that match; filenames are below the folders before the first wildcard."""
     match = None if storage.exists(pattern) else _MAGIC.search(pattern)  # a file may have brackets in its name
     root = pattern[: match.start()] if match else pattern
@@ -67,7 +67,7 @@ def from_glob(pattern: str, labels: str) -> FolderSource:
             for path in gfile.glob(pattern)
             if not gfile.isdir(path)
         ]
-    return FolderSource(root or ".", files, labels, shown=pattern)
+    return _listed(root or ".", files, labels, shown=pattern)
 
 
 def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[_File]:
@@ -137,35 +137,39 @@ def _walk_remote(root: str) -> list[_File]:
     ]
 
 
-class FolderSource:
+def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Listed:
     """The images among files below a root, in the order of their names' bytes."""
+    images = sorted(file for file in files if os.path.splitext(file.filename)[1].lower() in SUFFIXES)
+    if not images:
+        nothing = "nothing matches" if is_glob(shown) else "it is empty"
+        found = f"none of its {len(files)} files is one" if files else nothing
+        raise SourceError(f"{shown}: no images there ({found}; images end in .jpg, .png, .gif, .bmp, .webp, ...)")
+    filenames = [image.filename for image in images]
+    truths = _truths(filenames, shown) if labels == "folder" else None
+    return Listed(
+        kind="folder",
+        name=shown,
+        filenames=filenames,
+        sizes=np.array([image.size for image in images], np.int64),
+        truths=truths,
+        classes=None if truths is None else sorted(set(truths) - {b""}),
+        ignored=len(files) - len(images),
+        reader=lambda: _reader(root, filenames),
+    )
 
-    kind = "folder"
 
-    def __init__(self, root: str, files: Sequence[_File], labels: str, shown: str) -> None:
-        images = sorted(file for file in files if os.path.splitext(file.filename)[1].lower() in SUFFIXES)
-        if not images:
-            nothing = "nothing matches" if is_glob(shown) else "it is empty"
-            found = f"none of its {len(files)} files is one" if files else nothing
-            raise SourceError(f"{shown}: no images there ({found}; images end in .jpg, .png, .gif, .bmp, .webp, ...)")
-        self._root = root
-        self.filenames: Sequence[bytes] = [image.filename for image in images]
-        self.sizes: npt.NDArray[np.int64] = np.array([image.size for image in images], np.int64)
-        self.ignored = len(files) - len(images)
-        self.truths: Sequence[bytes] | None = _truths(self.filenames, shown) if labels == "folder" else None
+def _reader(root: str, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:
+    """A graph function: a position -> the file's name and bytes."""
+    import tensorflow as tf
 
-    def reader(self) -> Callable[[tf.Tensor], Element]:
-        """A graph function: a position -> the file's name and bytes."""
-        import tensorflow as tf
+    names = tf.constant(filenames)
+    folder = tf.constant(os.fsencode(storage.join(root, "")))
 
-        names = tf.constant(self.filenames)
-        root = tf.constant(os.fsencode(storage.join(self._root, "")))
+    def read(position: tf.Tensor) -> Element:
+        filename = tf.gather(names, position)
+        return {"filename": filename, "encoded": tf.io.read_file(tf.strings.join([folder, filename]))}
 
-        def read(position: tf.Tensor) -> Element:
-            filename = tf.gather(names, position)
-            return {"filename": filename, "encoded": tf.io.read_file(tf.strings.join([root, filename]))}
-
-        return read
+    return read
 
 
 def _truths(filenames: Sequence[bytes], shown: str) -> list[bytes]:
