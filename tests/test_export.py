@@ -356,7 +356,7 @@ def test_an_export_in_which_every_image_fails_is_an_error(digits_model, tmp_path
     (tmp_path / "in").mkdir()
     for number in range(5):
         (tmp_path / "in" / f"{number}.png").write_bytes(b"no image")
-    with pytest.raises(tfzip.DataError, match=r"none of the 5 images gave a record; 0\.png: decode"):
+    with pytest.raises(tfzip.DataError, match=r"none of its 5 images gave a record; 0\.png: decode"):
         tfzip.export(str(tmp_path / "in"), digits_model, str(tmp_path / "out"), quiet=True)
     assert not (tmp_path / "out").exists()
 

@@ -415,7 +415,6 @@ ERRORS = [
     (images, "photo", "none", SourceError, ["photo", "no such"]),
     (empty, "photos", "none", SourceError, ["photos", "no images", "empty"]),
     (only_notes, "photos", "none", SourceError, ["photos", "no images", "3 files", ".jpg"]),
-    (only_notes, "photos/notes.txt", "none", SourceError, ["notes.txt", "no images", ".jpg"]),
     (images, "photos/*.gif", "none", SourceError, ["photos/*.gif", "no images"]),
     (images, "photo/*.jpg", "none", SourceError, ["photo/*.jpg", "no images"]),
     (

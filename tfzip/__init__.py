@@ -9,6 +9,7 @@ Importing tfzip does not import TensorFlow.
 
 # Imported eagerly: each module of these names would otherwise shadow the function once something imported it.
 from tfzip.errors import (
+    BrokenSourceError,
     CorruptError,
     DataError,
     FilenameNotFoundError,
@@ -27,6 +28,7 @@ from tfzip.verify import verify
 from tfzip.version import __version__
 
 __all__ = [
+    "BrokenSourceError",
     "CorruptError",
     "DataError",
     "Export",

@@ -183,7 +183,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a folder of images, or a glob in quotes")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder of images; a glob in quotes; a list (.txt) or table (.csv, .jsonl) of paths; an archive (.tar, "
+        ".tar.gz, .zip); tfrecord:GLOB; tfds:NAME; or an export",
+    )
     parser.add_argument("--model", required=True, help="a .keras or .h5 file, or a SavedModel folder")
     parser.add_argument("--out", required=True, help="an empty or missing folder")
 
@@ -235,6 +240,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "where the source's own labels are: none, or folder (the first below SOURCE)",
         metavar="WHERE",
     )
+    add(group, "root", "lists, tables: the folder that paths are below (default: the list's)", metavar="DIR")
+    add(group, "filename_column", "tables: the column of paths (default: the usual names)", metavar="NAME")
+    add(group, "label_column", "tables: the column of labels (default: label, class or truth)", metavar="NAME")
+    add(group, "image_key", "TFRecords, TFDS: the feature that holds the image", metavar="KEY")
+    add(group, "filename_key", "TFRecords, TFDS: the feature that holds the filename", metavar="KEY")
+    add(group, "truth_key", "TFRecords, TFDS: the feature that holds the label", metavar="KEY")
+    add(group, "source_split", "TFDS: the split, as in train[:10%%] (default: all of them)", metavar="SPLIT")
     add(group, "shuffle", "put the images in an order drawn by this seed", type=int, metavar="SEED")
     add(group, "limit", "only the first N images (after the shuffle)", type=int, metavar="N")
 

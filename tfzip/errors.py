@@ -8,6 +8,7 @@ TfzipError
 │   ├── NotAnExportError              no finished export there
 │   └── FilenameNotFoundError         the export holds no such record
 └── DataError (exit code 1)           the call is right, the data is not
+    ├── BrokenSourceError             the source ends before its end, or raises
     ├── TooManyFailuresError          more images failed than allowed
     └── CorruptError                  bytes of an export are not what was written
 
@@ -53,6 +54,10 @@ class FilenameNotFoundError(UsageError, KeyError):
 
 class DataError(TfzipError):
     """The data is at fault, not the call."""
+
+
+class BrokenSourceError(DataError):
+    """The source broke off: it is cut short, damaged, or raised an error of its own."""
 
 
 class TooManyFailuresError(DataError):

@@ -65,6 +65,13 @@ class Options:
     interpolation: str = "bilinear"
     image_size: str | Sequence[int] | None = None
     source_labels: str = "none"
+    source_split: str | None = None
+    root: str | None = None
+    filename_column: str | None = None
+    label_column: str | None = None
+    image_key: str | None = None
+    filename_key: str | None = None
+    truth_key: str | None = None
     name: str = "images"
     split: str = "train"
     layout: str = "flat"

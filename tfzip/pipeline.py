@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import decode, encode, naming, predict, truth
-from tfzip.errors import SourceError
+from tfzip.errors import BrokenSourceError
 from tfzip.job import Job
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
@@ -158,7 +158,7 @@ class Outcome(NamedTuple):
 def outcomes(job: Job) -> Iterator[Outcome]:
     """What comes of every batch, in order.
 
-    Raises SourceError where the source ends before its end.
+    Raises BrokenSourceError where the source ends before its end.
     """
     stages = Stages(job)
     done = 0
@@ -172,7 +172,7 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         yield Outcome(slots, _merge([rows, *found]), [outcome for outcome in again if isinstance(outcome, Failure)])
         done += len(slots)
     if job.images is not None and done < job.images - len(job.source.rejected):
-        raise SourceError(f"{job.source.name} ended after {done} of its {job.images} images")
+        raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
 
 
 def _next(job: Job, batches: Iterator[Any]) -> Any:
@@ -181,7 +181,7 @@ def _next(job: Job, batches: Iterator[Any]) -> Any:
         return next(batches, None)
     except tf.errors.OpError as error:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
-        raise SourceError(f"{job.source.name}: {_reason(own or error)}") from (own or error)
+        raise BrokenSourceError(f"{job.source.name}: {_reason(own or error)}") from (own or error)
 
 
 def _merge(parts: Sequence[Rows]) -> Rows:

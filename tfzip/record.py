@@ -36,6 +36,9 @@ SCORES = "prediction/scores"
 LABELS = "prediction/labels"
 TEXTS = "prediction/texts"
 OUTPUT = "output/"
+EXTRA = "extra/"
+
+_OURS = ("image/", "truth/", "prediction/", "output/")
 
 UNKNOWN = -1
 """The label of an item whose label is not known."""
@@ -108,7 +111,7 @@ class Record:
 
     `encoded` is the image file's bytes (None in an export without images), `format` what those bytes are,
     `height` and `width` are in pixels, `source_id` is the position in the source, `outputs` the model's outputs
-    that are no prediction, by name and in their own shape.
+    that are no prediction, by name and in their own shape; `extra` what else the source had, by column or feature: a value, or an array.
     """
 
     filename: str
@@ -120,6 +123,7 @@ class Record:
     prediction: Prediction
     truth: Truth | None
     outputs: Mapping[str, npt.NDArray[Any]]
+    extra: Mapping[str, Any]
 
 
 def image_features(*, images: bool, truth: bool) -> dict[str, FeatureSpec]:
@@ -192,6 +196,11 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
             key.removeprefix(OUTPUT): _array(features[key], spec)
             for key, spec in specs.items()
             if key.startswith(OUTPUT)
+        },
+        extra={
+            key.removeprefix(EXTRA): _array(features[key], spec) if spec.shape else one(key)
+            for key, spec in specs.items()
+            if not key.startswith(_OURS)
         },
     )
 

@@ -92,6 +92,8 @@ def record_facts(record: Record) -> dict[str, Any]:
         facts["truth"] = record.truth._asdict()
     if record.outputs:
         facts["outputs"] = {name: _plain(value) for name, value in record.outputs.items()}
+    if record.extra:
+        facts["extra"] = {name: _plain(value) for name, value in record.extra.items()}
     return facts
 
 

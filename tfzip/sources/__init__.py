@@ -3,90 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from tfzip import storage
-from tfzip.errors import SourceError
+from tfzip.errors import SourceError, UsageError
 from tfzip.options import Options
-from tfzip.record import Failure, FeatureSpec
+from tfzip.sources import folder, table
+from tfzip.sources.source import Element, Listed, Stream
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-Element = dict[str, "tf.Tensor"]
-"""What flows through the graph: named tensors of one item, or of a batch.
-
-A source gives `filename` and `encoded`, and where it knows truth either `truth_text` or `truth`, a label.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A source, opened.
-
-    `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
-    knows no truth at all. `features` are what it adds to every record. `rejected` are items that its listing shows to
-    be no good, `ignored` counts what is there but is no image.
-    """
-
-    kind: str
-    name: str
-    classes: Sequence[bytes] | None = None
-    features: Mapping[str, FeatureSpec] = field(default_factory=dict)
-    rejected: Sequence[Failure] = ()
-    ignored: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listed(Source):
-    """A source whose items are known beforehand, and read in any order: positions 0..len-1.
-
-    `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
-    none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
-    -> the item's `filename` and `encoded`.
-    """
-
-    filenames: Sequence[bytes]
-    sizes: npt.NDArray[np.int64]
-    reader: Callable[[], Callable[[tf.Tensor], Element]]
-    truths: Sequence[bytes] | None = None
-    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stream(Source):
-    """A source that can only be read from its start to its end.
-
-    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `count` is how many there are, None
-    where only the end tells. `explain` gives the source's own error for one that came through the graph.
-    """
-
-    elements: Callable[[], Any]
-    count: int | None = None
-    explain: Callable[[Exception], Exception | None] = lambda _: None
+__all__ = ["Element", "Listed", "Stream", "open_source"]
 
 
 def open_source(source: Any, options: Options) -> Listed | Stream:
     """Open a source, and list it where that can be done.
 
     Args:
-        source: a folder, or a glob.
+        source: as `tfzip export --help` tells.
         options: those that are about sources say what is where in it.
 
-    Raises SourceError if it does not exist or holds no images.
+    Raises SourceError if it does not exist or holds no images, UsageError for an option that it has no use for.
     """
-    from tfzip.sources import folder
+    opened = _open(source, options)
+    for option, kinds in _FOR.items():
+        if getattr(options, option) not in (None, "none") and opened.kind not in kinds:
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(f"{flag} says nothing of {opened.name}: it is for {' and '.join(kinds)} sources")
+    return opened
 
+
+_FOR = {
+    "source_labels": ("folder",),
+    "source_split": ("tfds",),
+    "root": ("list", "table"),
+    "filename_column": ("table",),
+    "label_column": ("table",),
+    "image_key": ("tfrecord", "tfds", "dataset"),
+    "filename_key": ("tfrecord", "tfds", "dataset"),
+    "truth_key": ("tfrecord", "tfds", "dataset"),
+}
+"""The kinds of source that an option is for."""
+
+
+def _open(source: Any, options: Options) -> Listed | Stream:
     path = os.fspath(source)
     if not path:
-        raise SourceError("SOURCE is empty; give a folder or a glob")
+        raise SourceError("SOURCE is empty; give a folder, a glob, a list, ...")
     if storage.isdir(path):
         return folder.from_folder(path, options.source_labels)
+    if path.endswith(table.SUFFIXES) and storage.exists(path):
+        return table.from_table(path, options)
     if folder.is_glob(path) or storage.exists(path):
         return folder.from_glob(path, options.source_labels)
     raise SourceError(f"{path}: no such folder or file")

@@ -7,19 +7,14 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfzip import storage
 from tfzip.errors import SourceError, UsageError
-from tfzip.sources import Listed
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from tfzip.sources import Element
+from tfzip.sources.source import Listed, file_reader
 
 SUFFIXES = frozenset(
     # What TensorFlow decodes, and what it does not but people have: these fail by name rather than vanish.
@@ -154,22 +149,8 @@ def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Liste
         truths=truths,
         classes=None if truths is None else sorted(set(truths) - {b""}),
         ignored=len(files) - len(images),
-        reader=lambda: _reader(root, filenames),
+        reader=lambda: file_reader(os.fsencode(storage.join(root, "")), filenames),
     )
-
-
-def _reader(root: str, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:
-    """A graph function: a position -> the file's name and bytes."""
-    import tensorflow as tf
-
-    names = tf.constant(filenames)
-    folder = tf.constant(os.fsencode(storage.join(root, "")))
-
-    def read(position: tf.Tensor) -> Element:
-        filename = tf.gather(names, position)
-        return {"filename": filename, "encoded": tf.io.read_file(tf.strings.join([folder, filename]))}
-
-    return read
 
 
 def _truths(filenames: Sequence[bytes], shown: str) -> list[bytes]:

@@ -1,0 +1,80 @@
+"""What a source is: a list whose items are read in any order, or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfzip.record import Failure, FeatureSpec
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Element = dict[str, "tf.Tensor"]
+"""What flows through the graph: named tensors of one item, or of a batch.
+
+A source gives `filename` and `encoded`, and where it knows truth either `truth_text` or `truth`, a label.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source, opened.
+
+    `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
+    knows no truth at all. `features` are what it adds to every record. `rejected` are items that its listing shows to
+    be no good, `ignored` counts what is there but is no image.
+    """
+
+    kind: str
+    name: str
+    classes: Sequence[bytes] | None = None
+    features: Mapping[str, FeatureSpec] = field(default_factory=dict)
+    rejected: Sequence[Failure] = ()
+    ignored: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(Source):
+    """A source whose items are known beforehand, and read in any order: positions 0..len-1.
+
+    `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
+    none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
+    -> the item's `filename` and `encoded`.
+    """
+
+    filenames: Sequence[bytes]
+    sizes: npt.NDArray[np.int64]
+    reader: Callable[[], Callable[[tf.Tensor], Element]]
+    truths: Sequence[bytes] | None = None
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream(Source):
+    """A source that can only be read from its start to its end.
+
+    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `count` is how many there are, None
+    where only the end tells. `explain` gives the source's own error for one that came through the graph.
+    """
+
+    elements: Callable[[], Any]
+    count: int | None = None
+    explain: Callable[[Exception], Exception | None] = lambda _: None
+
+
+def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:
+    """A graph function: a position -> the name and bytes of a file below the root, which ends in a slash."""
+    import tensorflow as tf
+
+    names, folder = tf.constant(filenames), tf.constant(root)
+
+    def read(position: tf.Tensor) -> Element:
+        filename = tf.gather(names, position)
+        return {"filename": filename, "encoded": tf.io.read_file(tf.strings.join([folder, filename]))}
+
+    return read

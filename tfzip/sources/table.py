@@ -1,0 +1,192 @@
+"""Images named by a list (`.txt`, one path a line) or a table (`.csv`, `.jsonl`), with labels and further columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from tfzip import naming, storage
+from tfzip.errors import SourceError, UsageError
+from tfzip.options import Options
+from tfzip.record import EXTRA, Failure, FeatureSpec
+from tfzip.sources.columns import column_of, truths_of
+from tfzip.sources.source import Listed, file_reader
+
+SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson")
+FILENAME_COLUMNS = ("filename", "file_name", "filepath", "file_path", "path", "file", "image", "image_path", "img")
+"""Names that a column of filenames usually has; the first that is there counts."""
+
+LABEL_COLUMNS = ("label", "class", "truth")
+
+_FAR = 100_000  # bytes of an image that lies elsewhere, about: asking for each would take a round trip
+
+
+def from_table(path: str, options: Options) -> Listed:
+    """The images that a list or table names, in its order.
+
+    Filenames are below `options.root`; without it, below the list's own folder, or if some lie outside that, below
+    the folder that all share. Columns that are neither filename nor label become features `extra/COLUMN`, each of
+    one type: int64 or float where all its values are such, else bytes.
+
+    Raises SourceError for a file that is no such table or names nothing, UsageError for a column that is not there.
+    """
+    rows = _read(path)
+    if not rows:
+        raise SourceError(f"{path}: it names no images")
+    named, labelled = _columns(path, rows, options)
+    paths = [naming.to_bytes(str(value)) for value in rows.pop(named)]
+    truths = rows.pop(labelled) if labelled else None
+    root, filenames, rejected = _below(path, paths, options.root)
+    kept = [row for row, filename in enumerate(filenames) if filename]
+    return _listed(path, root, [filenames[row] for row in kept], rejected, kept, truths, rows)
+
+
+def _listed(
+    path: str,
+    root: bytes,
+    filenames: Sequence[bytes],
+    rejected: Sequence[Failure],
+    kept: Sequence[int],
+    truths: Sequence[Any] | None,
+    rows: Mapping[str, Sequence[Any]],
+) -> Listed:
+    columns, features = {}, {}
+    for name, values in rows.items():
+        columns[EXTRA + name] = column = column_of([values[row] for row in kept])
+        features[EXTRA + name] = FeatureSpec({"i": "int64", "f": "float"}.get(column.dtype.kind, "bytes"))
+    known = truths_of(None if truths is None else [truths[row] for row in kept])
+    return Listed(
+        kind="list" if path.endswith(".txt") else "table",
+        name=path,
+        filenames=filenames,
+        sizes=_sizes(root, filenames),
+        truths=known.texts,
+        classes=known.classes,
+        columns={**columns, **known.labels},
+        features=features,
+        rejected=rejected,
+        reader=lambda: file_reader(root, filenames),
+    )
+
+
+# What is written there.
+
+
+def _read(path: str) -> dict[str, list[Any]]:
+    """The columns by name; a list has the one column `filename`."""
+    try:
+        with storage.open(path, "rb") as file:
+            text = naming.to_str(file.read()).removeprefix("\ufeff")
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}") from None
+    if path.endswith(".txt"):
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        return {"filename": lines} if (lines := [line for line in lines if line]) else {}
+    records = _csv_rows(path, text) if path.endswith(".csv") else _json_rows(path, text)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _csv_rows(path: str, text: str) -> list[dict[str, Any]]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    names = next(reader, [])
+    if len(set(names)) < len(names):
+        raise SourceError(f"{path}: two of its columns have one name ({', '.join(names)})")
+    records = []
+    for row in reader:
+        if row and len(row) != len(names):
+            raise SourceError(f"{path}, line {reader.line_num}: {len(row)} fields, but the first line has {len(names)}")
+        if row:
+            records.append({name: value or None for name, value in zip(names, row, strict=True)})
+    return records
+
+
+def _json_rows(path: str, text: str) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise SourceError(f"{path}, line {number}: no JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise SourceError(f"{path}, line {number}: no JSON object")
+        records.append(record)
+    return records
+
+
+def _columns(path: str, rows: Mapping[str, Sequence[Any]], options: Options) -> tuple[str, str | None]:
+    """The columns of filenames and of labels: those asked for, or those that have a usual name."""
+    for option, name in (("filename", options.filename_column), ("label", options.label_column)):
+        if name is not None and name not in rows:
+            raise UsageError(f"--{option}-column {name!r}: {path} has {', '.join(rows)}")
+    usual = {name.lower(): name for name in reversed(list(rows))}
+    named = options.filename_column or next((usual[name] for name in FILENAME_COLUMNS if name in usual), None)
+    if named is None:
+        raise UsageError(f"{path}: say with --filename-column which of {', '.join(rows)} is the filename")
+    labelled = options.label_column or next((usual[name] for name in LABEL_COLUMNS if name in usual), None)
+    for row, value in enumerate(rows[named], start=1):
+        if not isinstance(value, str) or not value:
+            raise SourceError(f"{path}, row {row}: its {named} is {value!r}, no filename")
+    return named, labelled
+
+
+# Where the files are.
+
+
+def _below(table: str, paths: Sequence[bytes], root: str | None) -> tuple[bytes, list[bytes], list[Failure]]:
+    """The folder that filenames are below, each one's filename (empty if it is rejected), and those that are."""
+    base = os.fsencode(root if root is not None else table.rpartition("/")[0])
+    if storage.is_local(os.fsdecode(base)):
+        base = os.path.abspath(base)
+    whole = [_joined(base, path) for path in paths]
+    if root is None and not all(path.startswith(_slashed(base)) for path in whole):
+        base = _shared_folder(whole)
+    start, seen, rejected = _slashed(base), set(), []
+    filenames = [path[len(start) :] if path.startswith(start) else b"" for path in whole]
+    for row, (path, filename) in enumerate(zip(paths, filenames, strict=True)):
+        if not filename or filename in seen:
+            error = "named before" if filename else f"lies outside {os.fsdecode(base)}"
+            rejected.append(Failure(naming.to_str(filename or path), "read", error))
+            filenames[row] = b""
+        seen.add(filename)
+    return start, filenames, rejected
+
+
+def _joined(base: bytes, path: bytes) -> bytes:
+    if not storage.is_local(os.fsdecode(path)):
+        return path
+    return posixpath.normpath(posixpath.join(base, path)) if b"://" not in base else _slashed(base) + path
+
+
+def _shared_folder(paths: Sequence[bytes]) -> bytes:
+    """The deepest folder that all paths are below; of URLs too, which `os.path.commonpath` would break."""
+    first, last = (path.split(b"/")[:-1] for path in (min(paths), max(paths)))
+    return b"/".join(here for here, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+
+
+def _slashed(folder: bytes) -> bytes:
+    return folder if folder.endswith(b"/") else folder + b"/"
+
+
+def _sizes(root: bytes, filenames: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The size of each file, 0 for one that is not there: reading it will say so."""
+    if not storage.is_local(os.fsdecode(root)):
+        return np.full(len(filenames), _FAR, np.int64)
+    return np.array([_size(root + filename) for filename in filenames], np.int64)
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
