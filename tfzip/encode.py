@@ -123,7 +123,7 @@ def _header(tag: bytes, size: tf.Tensor, one: tf.Tensor) -> tf.Tensor:
     """What stands before the contents of a field: its tag, and their size [B] as a varint. `one` is 1 in [B, 1]."""
     numbers = tf.expand_dims(tf.cast(size, tf.int64), 1)
     lists = tf.io.encode_proto(one, [numbers], ["value"], "tensorflow.Int64List")
-    return tf.strings.join([tag, tf.strings.substr(lists, 2, -1)])  # without the list's own tag and size
+    return tf.strings.join([tag, tf.strings.substr(lists, 2, 10)])  # without the list's own tag and size
 
 
 def _joined(entries: tf.Tensor, one: tf.Tensor) -> list[tf.Tensor]:

@@ -48,7 +48,9 @@ class Job:
         """How many images there are to do, those that the source rejects included; None if only the end tells."""
         if isinstance(self.source, Stream):
             count, limit = self.source.count, self.options.limit
-            return count if count is None or limit is None else min(count, limit)
+            if count is None:
+                return None
+            return min(count, limit or count) + len(self.source.rejected)
         return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
 
     @property

@@ -111,7 +111,7 @@ class Record:
 
     `encoded` is the image file's bytes (None in an export without images), `format` what those bytes are,
     `height` and `width` are in pixels, `source_id` is the position in the source, `outputs` the model's outputs
-    that are no prediction, by name and in their own shape; `extra` what else the source had, by column or feature: a value, or an array.
+    that are no prediction, by name and in their own shape; `extra` what else the source had, by column or feature.
     """
 
     filename: str

@@ -8,7 +8,7 @@ from typing import Any
 from tfzip import storage
 from tfzip.errors import SourceError, UsageError
 from tfzip.options import Options
-from tfzip.sources import folder, table
+from tfzip.sources import archive, folder, table
 from tfzip.sources.source import Element, Listed, Stream
 
 __all__ = ["Element", "Listed", "Stream", "open_source"]
@@ -52,6 +52,8 @@ def _open(source: Any, options: Options) -> Listed | Stream:
         return folder.from_folder(path, options.source_labels)
     if path.endswith(table.SUFFIXES) and storage.exists(path):
         return table.from_table(path, options)
+    if path.endswith(archive.SUFFIXES) and (paths := folder.expand(path)):
+        return archive.from_archives(path, paths)
     if folder.is_glob(path) or storage.exists(path):
         return folder.from_glob(path, options.source_labels)
     raise SourceError(f"{path}: no such folder or file")

@@ -35,6 +35,15 @@ def is_glob(path: str) -> bool:
     return _MAGIC.search(path) is not None
 
 
+def expand(path: str) -> list[str]:
+    """The files that a path or glob names, sorted."""
+    if storage.exists(path):
+        return [path]
+    if not storage.is_local(path):
+        return sorted(_gfile().glob(path))
+    return sorted(os.fsdecode(found) for found, _ in _glob(os.fsencode(path)))
+
+
 def from_folder(root: str, labels: str) -> Listed:
     """List the images below a folder, links to folders followed."""
     if not storage.is_local(root):

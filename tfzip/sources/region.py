@@ -1,0 +1,96 @@
+"""Graph: pieces of large files, read at any place, or cut from a compressed file as it streams by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfzip import storage
+
+_CHUNK = 1 << 20
+
+Positions = npt.NDArray[np.int64]
+
+
+def reader(paths: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A graph function: which file, offset and size (int64) -> the bytes there.
+
+    Local files are mapped into memory; others are read once, whole.
+    """
+    regions = [_mapped(path) if storage.is_local(path) else _whole(path) for path in paths]
+
+    def read(file: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        if len(regions) == 1:
+            return regions[0](offset, size)
+        return tf.switch_case(
+            tf.cast(file, tf.int32), [lambda region=region: region(offset, size) for region in regions]
+        )
+
+    return read
+
+
+def _mapped(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """TensorFlow reads no part of a file at an offset, but it maps a file as a tensor of bytes.
+
+    What makes a string of a piece of it is the protobuf of a tensor, which ends in the tensor's bytes.
+    """
+    size = os.path.getsize(path)
+    mapped = tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=(size,), memory_region_name=os.fsencode(path))
+
+    def read(offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        proto = tf.io.serialize_tensor(tf.slice(mapped, [offset], [size]))
+        length = tf.cast(size, tf.int32)
+        return tf.strings.substr(proto, tf.strings.length(proto) - length, length)
+
+    return read
+
+
+def _whole(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    content = tf.io.read_file(path)
+    return lambda offset, size: tf.strings.substr(content, offset, size)
+
+
+def gzip_pieces(path: str, total: int, starts: Positions, sizes: Positions) -> Any:
+    """A dataset of pieces of what a gzip file holds, cut out as it streams by: memory is that of the largest piece.
+
+    Args:
+        path: of the gzip file.
+        total: how many bytes it holds, uncompressed.
+        starts: of the pieces, in order, none inside another.
+        sizes: of the pieces.
+    """
+    step = _step(total)
+    edges = np.arange(0, total - total % step + 1, step, dtype=np.int64)
+    done = np.searchsorted(starts + sizes, edges, "right")  # pieces that end before each edge
+    waiting = np.append(starts, total)[done]
+    kept = tf.constant(np.minimum(waiting, edges))  # where the text begins that is still needed at each edge
+    firsts, begins, lengths = tf.constant(done), tf.constant(starts), tf.constant(sizes)
+
+    def window(text: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        number, chunk = numbered
+        text = tf.strings.join([text, chunk])
+        length = tf.cast(tf.strings.length(text), tf.int64)
+        return tf.strings.substr(text, kept[number + 1] - kept[number], length), (number, text)
+
+    def cut(number: tf.Tensor, text: tf.Tensor) -> tf.data.Dataset:
+        pieces = tf.data.Dataset.range(firsts[number], firsts[number + 1])
+        return pieces.map(_as_it_is(lambda i: tf.strings.substr(text, begins[i] - kept[number], lengths[i])))
+
+    chunks = tf.data.FixedLengthRecordDataset([path], step, 0, total % step, compression_type="GZIP").enumerate()
+    windows = chunks.scan("", _as_it_is(window))
+    return windows.flat_map(_as_it_is(cut))
+
+
+def _step(total: int) -> int:
+    """The largest chunk of whole 512-byte blocks that divides them all: the dataset takes no shorter one at the end."""
+    blocks = total // 512
+    return 512 * next(size for size in range(min(_CHUNK // 512, max(blocks, 1)), 0, -1) if blocks % size == 0)
+
+
+def _as_it_is(function: Callable[..., Any]) -> Any:
+    return tf.autograph.experimental.do_not_convert(function)
