@@ -23,7 +23,7 @@ ORDER = [
     ["options", "progress"],
     ["sources.columns", "sources.region", "sources.source"],
     ["sources.folder", "sources.table"],
-    ["sources.archive"],
+    ["sources.archive", "sources.exported", "sources.python", "sources.skip", "sources.tfds", "sources.tfrecord"],
     ["sources"],
     ["decode", "evidence", "predictor", "truth"],
     ["predict", "encode"],

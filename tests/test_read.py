@@ -89,7 +89,7 @@ def test_a_record_knows_all_about_its_image(export, digits):
         assert record.prediction.text == str(record.prediction.label)
         assert record.prediction.confidence == record.prediction.scores.max()
     positions = {record.filename: record.source_id for record in export[:]}
-    assert [positions[name] for name in sorted(positions)] == list(range(1797))
+    assert [positions[name] for name in sorted(positions)] == [str(number) for number in range(1797)]
 
 
 def test_small_records_share_members_and_none_is_larger_than_it_may_be(export):

@@ -240,6 +240,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "where the source's own labels are: none, or folder (the first below SOURCE)",
         metavar="WHERE",
     )
+    add(group, "skip_in", "only images that this export does not hold, by filename", metavar="OUT")
     add(group, "root", "lists, tables: the folder that paths are below (default: the list's)", metavar="DIR")
     add(group, "filename_column", "tables: the column of paths (default: the usual names)", metavar="NAME")
     add(group, "label_column", "tables: the column of labels (default: label, class or truth)", metavar="NAME")

@@ -8,6 +8,7 @@ each level, so the image gets its headers (tags and sizes) by themselves, and on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,23 +28,40 @@ _LISTS = {
 """Per dtype: the message of a feature's list, the field of Feature that holds it, and what it is made from."""
 
 
-def encoder(features: Mapping[str, FeatureSpec], *, index_scores: bool) -> Callable[[Element], Element]:
+def encoder(
+    written: Mapping[str, FeatureSpec], reparsed: Mapping[str, FeatureSpec] | None = None, *, index_scores: bool
+) -> Callable[[Element], Element]:
     """A graph function over a batch: adds `serialized` [B], and keeps of the rest only what the index needs.
 
     Args:
-        features: of every record; keys are written in sorted order.
+        written: the features that tfzip makes; keys are written in sorted order.
+        reparsed: what an `example` that the items bring keeps of its features; None to keep it as it is, and append
+            what is written: parsers merge the two (protobuf.dev/programming-guides/encoding, Last One Wins).
         index_scores: whether the index wants the scores too.
     """
-    keys = sorted(features)
+    features = {**(reparsed or {}), **written}
 
     def encode(batch: Element) -> Element:
         values = batch | _image_values(batch)
         row = {name: values[name] for name in ROW if name in values}
         if index_scores:
             row["scores"] = values[record.SCORES]
-        return row | {"serialized": serialize({key: (features[key], values[key]) for key in keys})}
+        if "example" in batch and reparsed is not None:
+            values |= tf.io.parse_example(batch["example"], {key: parsing(key, spec) for key, spec in reparsed.items()})
+        serialized = serialize({key: (features[key], values[key]) for key in sorted(features)})
+        if "example" in batch and reparsed is None:
+            serialized = tf.strings.join([batch["example"], serialized])
+        return row | {"serialized": serialized}
 
     return encode
+
+
+def parsing(key: str, spec: FeatureSpec) -> Any:
+    """How `tf.io.parse_example` reads a feature; ragged where it varies in length."""
+    kind = _LISTS[spec.dtype][2]
+    if None in spec.shape:
+        return tf.io.RaggedFeature(kind, value_key=key, row_splits_dtype=tf.int64)
+    return tf.io.FixedLenFeature(spec.shape, kind)
 
 
 def _image_values(batch: Element) -> Element:

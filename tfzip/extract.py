@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tfzip import framing, naming, storage
 from tfzip.errors import CorruptError, DataError, OutputExistsError, UsageError
 from tfzip.read import Export
-from tfzip.record import ENCODED, Record, parse_record
+from tfzip.record import Record, parse_record
 
 METADATA = "metadata.csv"
 
@@ -23,7 +23,7 @@ def extract(export: Export, to: str | os.PathLike[str]) -> int:
     Returns:
         The number of images written.
     """
-    if ENCODED not in export.features:
+    if export.image_key not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")
     to = os.fspath(to)
     if not to or storage.listdir(to) or (storage.exists(to) and not storage.isdir(to)):
@@ -49,7 +49,7 @@ def records(export: Export) -> Iterator[Record]:
             with storage.open(path, "rb") as file:
                 for _, _, frames in framing.read_blocks(file, export.manifest["compression"]):
                     for _, data in framing.unframe_all(frames):
-                        yield parse_record(data, export.features)
+                        yield parse_record(data, export.features, export.image_key)
                         read += 1
             if read != shard["records"]:
                 raise CorruptError(f"{read} records, but the index has {shard['records']}")

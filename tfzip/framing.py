@@ -7,12 +7,13 @@ that any record costs one seek and one small inflate, while TensorFlow reads the
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import IO
 
 import google_crc32c
-from isal import igzip_lib, isal_zlib
+from isal import igzip, igzip_lib, isal_zlib
 
 from tfzip.errors import CorruptError
 
@@ -120,6 +121,41 @@ def read_frames(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
             raise CorruptError(f"the record at {offset} is cut off")
         yield offset, len(header) + rest, header + body
         offset += len(header) + rest
+
+
+def frame_headers(file: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """The offset and data size of every frame of a file, its data passed over; CorruptError where it ends early."""
+    offset, end = 0, _end(file)
+    while header := file.read(_HEADER.size):
+        if len(header) < _HEADER.size or masked_crc(header[:8]) != _CRC.unpack_from(header, 8)[0]:
+            raise CorruptError(f"the record's header at {offset} is damaged")
+        size = _HEADER.unpack(header)[0]
+        yield offset, size
+        offset += FRAME_OVERHEAD + size
+        if end is None:
+            _skip(file, size + _CRC.size)
+        elif offset > end:
+            raise CorruptError(f"the record at {offset - size - FRAME_OVERHEAD} is cut off")
+        else:
+            file.seek(offset)
+
+
+def _end(file: IO[bytes]) -> int | None:
+    """How long a file is; None for one that is inflated as it is read."""
+    if isinstance(file, igzip.IGzipFile):
+        return None
+    file.seek(0, os.SEEK_END)
+    end = file.tell()
+    file.seek(0)
+    return end
+
+
+def _skip(file: IO[bytes], size: int) -> None:
+    while size:
+        part = len(file.read(min(size, _CHUNK)))
+        if not part:
+            raise CorruptError("the last record is cut off")
+        size -= part
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:

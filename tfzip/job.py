@@ -38,7 +38,8 @@ class Job:
     task: Task
     names: tuple[str, ...]
     names_origin: str
-    features: Mapping[str, FeatureSpec]
+    written: Mapping[str, FeatureSpec]
+    carried: Mapping[str, FeatureSpec]
     plan: Plan | None
     batch_size: int
     parallel: int
@@ -52,6 +53,23 @@ class Job:
                 return None
             return min(count, limit or count) + len(self.source.rejected)
         return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
+
+    @property
+    def features(self) -> Mapping[str, FeatureSpec]:
+        """Of every record: those written, and those that items bring."""
+        return {**self.carried, **self.written}
+
+    @property
+    def reparsed(self) -> Mapping[str, FeatureSpec] | None:
+        """What is kept of the Examples that items bring, if not all of it is."""
+        brought = self.source.carried
+        whole = brought is None or (brought.whole and brought.features == self.carried)
+        return None if whole else self.carried
+
+    @property
+    def image_key(self) -> str:
+        """The feature that holds the image."""
+        return record.ENCODED if self.source.carried is None else self.source.carried.image_key
 
     @property
     def index_scores(self) -> bool:
@@ -76,12 +94,11 @@ def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
         threshold=options.threshold,
         names=names.of,
     )
-    features = {
-        **source.features,
-        **record.image_features(images=options.keeps_image, truth=source.classes is not None),
-        **record.prediction_features(task.name, task.classes),
-        **predict.output_features(ready, task),
-    }
+    written, carried = _features(
+        source,
+        options,
+        {**record.prediction_features(task.name, task.classes), **predict.output_features(ready, task)},
+    )
     known = task.names or (names.of(None) if task.name == "raw" else ())
     return Job(
         options=options,
@@ -92,7 +109,8 @@ def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
         task=task,
         names=known,
         names_origin=names.origin if known else "none",
-        features=features,
+        written=written,
+        carried=carried,
         plan=_plan(source, options, task.classes),
         batch_size=_batch_size(options, ready.size),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
@@ -191,6 +209,25 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def _features(
+    source: Listed | Stream, options: Options, predicted: Mapping[str, FeatureSpec]
+) -> tuple[dict[str, FeatureSpec], dict[str, FeatureSpec]]:
+    """The features that are written, and those that items bring and keep."""
+    own = record.image_features(images=options.keeps_image, truth=source.classes is not None)
+    brought = source.carried
+    if brought is None:
+        return {**source.features, **own, **predicted}, {}
+    kept = dict(brought.features)
+    if options.image == "keep":
+        own.pop(record.ENCODED)
+    else:
+        kept.pop(brought.image_key)
+    named = brought.filename_key == record.FILENAME
+    there = {key for key, spec in own.items() if kept.get(key) == spec and (named or key != record.FILENAME)}
+    written = {**{key: spec for key, spec in own.items() if key not in there}, **predicted}
+    return written, {key: spec for key, spec in kept.items() if key not in written}
+
+
 def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | None:
     if isinstance(source, Stream):
         for option in ("shuffle", "shards"):
@@ -249,6 +286,7 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
             "interpolation": options.interpolation,
         },
         "image": options.image,
+        "image_key": record.ENCODED if options.image != "keep" else job.image_key,
         "model": {
             "name": ready.name,
             "format": ready.format,

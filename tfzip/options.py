@@ -66,6 +66,7 @@ class Options:
     image_size: str | Sequence[int] | None = None
     source_labels: str = "none"
     source_split: str | None = None
+    skip_in: str | os.PathLike[str] | None = None
     root: str | None = None
     filename_column: str | None = None
     label_column: str | None = None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import decode, encode, naming, predict, truth
-from tfzip.errors import BrokenSourceError
+from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
@@ -42,7 +42,7 @@ class Stages:
             reencode=options.reencode,
         )
         self._predict = predict.predicter(ready, job.prepare, job.task)
-        self._encode = encode.encoder(job.features, index_scores=job.index_scores)
+        self._encode = encode.encoder(job.written, job.reparsed, index_scores=job.index_scores)
 
     def dataset(self) -> Any:
         """The whole graph: a pair for every batch, in order: its items as the source has them, and its rows."""
@@ -160,7 +160,7 @@ def outcomes(job: Job) -> Iterator[Outcome]:
 
     Raises BrokenSourceError where the source ends before its end.
     """
-    stages = Stages(job)
+    stages, names = Stages(job), _Names()
     done = 0
     batches = iter(stages.dataset())
     while (batch := _next(job, batches)) is not None:
@@ -169,10 +169,41 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         lost = np.flatnonzero(~np.isin(slots, rows["slot"])) if len(slots) > len(rows["slot"]) else ()
         again = [stages.redo({name: tensor[i] for name, tensor in items.items()}) for i in lost]
         found = [outcome for outcome in again if not isinstance(outcome, Failure)]
-        yield Outcome(slots, _merge([rows, *found]), [outcome for outcome in again if isinstance(outcome, Failure)])
+        failures = [outcome for outcome in again if isinstance(outcome, Failure)]
+        rows = _merge([rows, *found])
+        if not job.source.unique:
+            rows, repeated = names.first(rows)
+            failures += repeated
+        yield Outcome(slots, rows, failures)
         done += len(slots)
     if job.images is not None and done < job.images - len(job.source.rejected):
         raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
+
+
+class _Names:
+    """The filenames that have come so far, as 64-bit hashes, which are sorted runs of doubling length."""
+
+    def __init__(self) -> None:
+        self._runs: list[npt.NDArray[np.int64]] = []
+
+    def first(self, rows: Rows) -> tuple[Rows, list[Failure]]:
+        """The rows whose filename is new, and a failure for each of the others."""
+        hashes = np.fromiter(map(hash, rows["filename"].tolist()), np.int64, len(rows["filename"]))
+        new = np.zeros(len(hashes), bool)
+        new[np.unique(hashes, return_index=True)[1]] = True
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            new &= run[places] != hashes
+        self._add(np.sort(hashes[new]))
+        repeated = [naming.to_str(name) for name in rows["filename"][~new]]
+        kept = {name: values[new] for name, values in rows.items()}
+        return kept, [Failure(name, "read", "another image before it has this name") for name in repeated]
+
+    def _add(self, run: npt.NDArray[np.int64]) -> None:
+        while self._runs and len(self._runs[-1]) <= len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]))
+        if len(run):
+            self._runs.append(run)
 
 
 def _next(job: Job, batches: Iterator[Any]) -> Any:
@@ -181,7 +212,10 @@ def _next(job: Job, batches: Iterator[Any]) -> Any:
         return next(batches, None)
     except tf.errors.OpError as error:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
-        raise BrokenSourceError(f"{job.source.name}: {_reason(own or error)}") from (own or error)
+        if isinstance(own, TfzipError):
+            raise own from None
+        shown = f"{type(own).__name__}: {own}" if own else _reason(error)
+        raise BrokenSourceError(f"{job.source.name}: {shown}") from (own or error)
 
 
 def _merge(parts: Sequence[Rows]) -> Rows:

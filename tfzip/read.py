@@ -97,6 +97,12 @@ class Export:
         rows = self._index.table("failures.csv")
         return [Failure(row["filename"], row["stage"], row["error"]) for row in rows]
 
+    @property
+    def image_key(self) -> str:
+        """The feature that holds the image, in an export with images."""
+        key: str = self.manifest.get("image_key", ENCODED)
+        return key
+
     @cached_property
     def features(self) -> dict[str, FeatureSpec]:
         """Type and shape of every feature of a record."""
@@ -177,7 +183,7 @@ class Export:
                 block = file.read(location.size)
             if self.manifest["compression"] == "gzip":
                 block = framing.inflate(block)
-            record = parse_record(framing.unframe(block, location.start)[0], self.features)
+            record = parse_record(framing.unframe(block, location.start)[0], self.features, self.image_key)
         except FileNotFoundError:
             raise CorruptError(f"the shard {path} is missing") from None
         except CorruptError as error:
@@ -222,9 +228,10 @@ class Export:
         import tensorflow as tf
 
         def image(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if ENCODED in example:
-                decoded = tf.io.decode_image(example[ENCODED], channels=3, expand_animations=False)
-                example = {**example, ENCODED: decoded}
+            if self.image_key in example:
+                encoded = tf.reshape(example[self.image_key], ())
+                decoded = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+                example = {**example, self.image_key: decoded}
             return example
 
         parallel = os.cpu_count() or 1
@@ -234,9 +241,17 @@ class Export:
         try:
             for example in pictures.as_numpy_iterator():
                 outputs = {k.removeprefix(OUTPUT): v for k, v in example.items() if k.startswith(OUTPUT)}
-                yield example.get(SCORES, outputs), to_str(example[FILENAME]), example.get(ENCODED)
+                yield example.get(SCORES, outputs), to_str(example[FILENAME]), example.get(self.image_key)
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
             raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
+
+
+def has_index(path: str, split: str | None = None) -> bool:
+    """Whether there is a finished export in a folder."""
+    try:
+        return bool(_find_index(path, split))
+    except UsageError as error:
+        return not isinstance(error, NotAnExportError)
 
 
 def _find_index(path: str, split: str | None) -> str:

@@ -119,7 +119,7 @@ class Record:
     format: str
     height: int
     width: int
-    source_id: int
+    source_id: str
     prediction: Prediction
     truth: Truth | None
     outputs: Mapping[str, npt.NDArray[Any]]
@@ -165,7 +165,7 @@ def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
     return features
 
 
-def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
+def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key: str = ENCODED) -> Record:
     """The Record in a serialized Example whose features are as `specs` says; CorruptError if they are not."""
     found = parse_example(serialized)
     features = {key: _checked(key, spec, found) for key, spec in specs.items()}
@@ -178,11 +178,11 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
         truth = Truth(one(TRUTH_LABEL), _text(one(TRUTH_TEXT)))
     return Record(
         filename=to_str(one(FILENAME)),
-        encoded=one(ENCODED) if ENCODED in specs else None,
+        encoded=one(image_key) if image_key in specs else None,
         format=_text(one(FORMAT)),
         height=one(HEIGHT),
         width=one(WIDTH),
-        source_id=_decimal(one(SOURCE_ID)),
+        source_id=_text(one(SOURCE_ID)),
         prediction=Prediction(
             confidence=one(CONFIDENCE) if CONFIDENCE in specs else None,
             label=one(LABEL) if LABEL in specs else None,
@@ -200,19 +200,13 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec]) -> Record:
         extra={
             key.removeprefix(EXTRA): _array(features[key], spec) if spec.shape else one(key)
             for key, spec in specs.items()
-            if not key.startswith(_OURS)
+            if not key.startswith(_OURS) and key != image_key
         },
     )
 
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
-
-
-def _decimal(value: bytes) -> int:
-    if not (value.isdigit() and value.isascii()):
-        raise CorruptError(f"the feature {SOURCE_ID} is {value[:20]!r}, no number")
-    return int(value)
 
 
 def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:

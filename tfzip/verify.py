@@ -125,7 +125,7 @@ def _records(file: Any, export: Export) -> Iterator[tuple[tuple[int, int, int], 
     for offset, size, frames in framing.read_blocks(file, export.manifest["compression"]):
         try:
             for start, data in framing.unframe_all(frames):
-                yield (offset, size, start), parse_record(data, export.features)
+                yield (offset, size, start), parse_record(data, export.features, export.image_key)
         except CorruptError as error:
             raise CorruptError(f"at {offset}: {error}") from None
 

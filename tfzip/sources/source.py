@@ -21,13 +21,27 @@ A source gives `filename` and `encoded`, and where it knows truth either `truth_
 """
 
 
+@dataclass(frozen=True)
+class Carried:
+    """The features to keep of serialized Examples that items bring (`example`), and which are image and filename.
+
+    `whole` tells whether these are all that they have.
+    """
+
+    features: Mapping[str, FeatureSpec]
+    image_key: str
+    filename_key: str | None
+    whole: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source, opened.
 
     `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
-    knows no truth at all. `features` are what it adds to every record. `rejected` are items that its listing shows to
-    be no good, `ignored` counts what is there but is no image.
+    knows no truth at all. `features` are what it adds to every record, values of the element by key; `carried` what its
+    items bring already serialized. `rejected` are items that its listing shows to be no good, `ignored` counts what
+    is there but is no image. Filenames that are not known to be `unique` are compared as they come.
     """
 
     kind: str
@@ -36,6 +50,8 @@ class Source:
     features: Mapping[str, FeatureSpec] = field(default_factory=dict)
     rejected: Sequence[Failure] = ()
     ignored: int = 0
+    carried: Carried | None = None
+    unique: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,189 @@
+"""Existing TFRecord files of `tf.train.Example`s, which gain a prediction and keep every feature they had."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from isal import igzip
+
+from tfzip import framing, record, storage
+from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
+from tfzip.options import Options
+from tfzip.record import ENCODED, FILENAME, FeatureSpec
+from tfzip.sources.source import Carried, Listed, Stream
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfzip.sources.source import Element
+
+PREFIX = "tfrecord:"
+
+_SAMPLE = 100  # records whose features are taken for those of all
+_GZIP = b"\x1f\x8b"
+_SCALARS = {key: spec for key, spec in record.image_features(images=True, truth=True).items() if not spec.shape}
+
+
+def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed | Stream:
+    """The records of TFRecord files, gzipped or not, in the order of the files and in them.
+
+    Filenames are the records' own where they have the feature `options.filename_key` (`image/filename` by default),
+    else `SPLIT/%08d`. Which features there are is taken from the first hundred records. With a shuffle, records of
+    uncompressed files are read in any order.
+
+    Raises:
+        SourceError: nothing is there.
+        BrokenSourceError: a file is cut short or damaged.
+        UsageError: no feature of that key.
+    """
+    if not paths:
+        raise SourceError(f"{shown}: no such files")
+    found = [_frames(path) for path in paths]
+    count = sum(len(sizes) for _, sizes, _ in found)
+    if not count:
+        raise SourceError(f"{shown}: no records in it")
+    features = _sampled(shown, paths)
+    keys = _Keys(shown, features, options)
+    common: dict[str, Any] = {
+        "kind": "tfrecord",
+        "name": shown,
+        "classes": None if keys.truth is None else (),
+        "carried": Carried(keys.features, keys.image, keys.filename),
+        "unique": False,
+    }
+    gzipped = [is_gzip for _, _, is_gzip in found]
+    if any(gzipped) or (options.shuffle is None and options.shards is None):
+        elements = lambda: _streamed(paths, gzipped, keys.parser())  # noqa: E731
+        return Stream(**common, count=count, elements=elements)
+    return Listed(
+        **common,
+        filenames=[keys.numbered(position) for position in range(count)],
+        sizes=np.concatenate([sizes for _, sizes, _ in found]),
+        reader=lambda: _reader(paths, [offsets for offsets, _, _ in found], keys.parser()),
+    )
+
+
+# Listing.
+
+
+def _frames(path: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bool]:
+    """The offset and size of every record of a file, and whether it is gzipped; every header's CRC is checked."""
+    with storage.open(path, "rb") as raw:
+        gzipped = raw.read(2) == _GZIP
+        raw.seek(0)
+        try:
+            file: Any = igzip.open(raw, "rb") if gzipped else raw
+            frames = np.array(list(framing.frame_headers(file)), np.int64).reshape(-1, 2)
+        except (CorruptError, EOFError, OSError, igzip.igzip_lib.IsalError) as error:
+            raise BrokenSourceError(f"{path}: the TFRecord file is damaged or cut short ({error})") from None
+    return frames[:, 0], frames[:, 1], gzipped
+
+
+def _sampled(shown: str, paths: Sequence[str]) -> dict[str, FeatureSpec]:
+    """The features of the first records; those that tfzip writes itself keep their shape, others may vary in length."""
+    features: dict[str, FeatureSpec] = {}
+    try:
+        for serialized in itertools.islice(_serialized(paths), _SAMPLE):
+            for key, (dtype, _) in record.parse_example(serialized).items():
+                own = _SCALARS.get(key)
+                spec = own if own and own.dtype == dtype else FeatureSpec(dtype, (None,))
+                if dtype and features.setdefault(key, spec) != spec:
+                    raise CorruptError(f"the feature {key} is {spec.dtype} in one record, {features[key].dtype} before")
+    except CorruptError as error:
+        raise BrokenSourceError(f"{shown}: {error}") from None
+    return features
+
+
+def _serialized(paths: Sequence[str]) -> Iterator[bytes]:
+    for path in paths:
+        with storage.open(path, "rb") as raw:
+            gzipped = raw.read(2) == _GZIP
+            raw.seek(0)
+            file: Any = igzip.open(raw, "rb") if gzipped else raw
+            for _, _, frame in framing.read_frames(file):
+                yield framing.unframe(frame)[0]
+
+
+class _Keys:
+    """The features that hold image, filename and truth."""
+
+    def __init__(self, shown: str, features: Mapping[str, FeatureSpec], options: Options) -> None:
+        self.image = options.image_key or ENCODED
+        self.filename = options.filename_key or (FILENAME if FILENAME in features else None)
+        self.truth = options.truth_key
+        self._split = options.source_split or options.split
+        kinds = {"image": ("bytes",), "filename": ("bytes",), "truth": ("bytes", "int64")}
+        for role, dtypes in kinds.items():
+            key = getattr(self, role)
+            if key is not None and (key not in features or features[key].dtype not in dtypes):
+                there = ", ".join(f"{name} {spec.dtype}" for name, spec in sorted(features.items()))
+                raise UsageError(f"{shown}: no feature {key!r} of {' or '.join(dtypes)} (--{role}-key); it has {there}")
+        found = [key for key in (self.image, self.filename, self.truth) if key is not None]
+        self.features = {**features, **{key: FeatureSpec(features[key].dtype) for key in found}}
+
+    def numbered(self, position: int) -> bytes:
+        return f"{self._split}/{position:08d}".encode()
+
+    def parser(self) -> Callable[[tf.Tensor, tf.Tensor], Element]:
+        """A graph function: a position and its serialized Example -> the item."""
+        import tensorflow as tf
+
+        dtypes = {"bytes": tf.string, "int64": tf.int64}
+        wanted = {key: self.features[key].dtype for key in (self.image, self.filename, self.truth) if key is not None}
+        spec = {key: tf.io.FixedLenFeature((), dtypes[dtype]) for key, dtype in wanted.items()}
+
+        def parse(position: tf.Tensor, serialized: tf.Tensor) -> Element:
+            parsed = tf.io.parse_single_example(serialized, spec)
+            number = tf.strings.as_string(position, width=8, fill="0")
+            named = parsed[self.filename] if self.filename else tf.strings.join([self._split, "/", number])
+            item = {"filename": named, "encoded": parsed[self.image], "example": serialized}
+            if self.truth is not None:
+                item["truth" if wanted[self.truth] == "int64" else "truth_text"] = parsed[self.truth]
+            return item
+
+        return parse
+
+
+# The graph.
+
+
+def _streamed(paths: Sequence[str], gzipped: Sequence[bool], parse: Callable[[tf.Tensor, tf.Tensor], Element]) -> Any:
+    """The records in order, every CRC checked."""
+    import tensorflow as tf
+
+    files = [
+        tf.data.TFRecordDataset([path], "GZIP" if is_gzip else "") for path, is_gzip in zip(paths, gzipped, strict=True)
+    ]
+    records = files[0]
+    for file in files[1:]:
+        records = records.concatenate(file)
+    return records.enumerate().map(tf.autograph.experimental.do_not_convert(parse))
+
+
+def _reader(
+    paths: Sequence[str], offsets: Sequence[npt.NDArray[np.int64]], parse: Callable[[tf.Tensor, tf.Tensor], Element]
+) -> Callable[[tf.Tensor], Element]:
+    """A graph function: a position -> its item, its CRC checked."""
+    import tensorflow as tf
+
+    files, starts = tf.constant(paths), tf.constant(np.concatenate(offsets))
+    firsts = tf.constant(np.cumsum([len(part) for part in offsets]))
+
+    def read(position: tf.Tensor) -> Element:
+        file = tf.gather(files, tf.searchsorted(firsts, [position], "right")[0])
+        # The class has no parameter for where to begin.
+        one = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[file], compression_type="", buffer_size=0, byte_offsets=[tf.gather(starts, position)]
+        )
+        (serialized,) = tf.raw_ops.DatasetToSingleElement(
+            dataset=tf.raw_ops.TakeDataset(input_dataset=one, count=1, output_types=[tf.string], output_shapes=[[]]),
+            output_types=[tf.string],
+            output_shapes=[[]],
+        )
+        return parse(position, serialized)
+
+    return read
