@@ -158,7 +158,7 @@ def _task(export: Export) -> str:
     named = {
         "none": "without names",
         "file": "names from the labels file",
-        "source": "names from the source's folders",
+        "source": "names from the source",
     }
     origin = named.get(facts["labels"]["from"], "names as given")
     return f"{facts['task']}, {classes[0]} classes ({origin}), from {facts['model']['scores']}"

@@ -50,6 +50,7 @@ def from_tfds(shown: str, options: Options) -> Stream:
 
 
 def _builder(shown: str) -> Any:
+    import tensorflow  # noqa: F401 - first, since by way of TFDS its loading is not kept quiet
     import tensorflow_datasets as tfds
 
     name = shown.removeprefix(PREFIX)
