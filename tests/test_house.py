@@ -25,7 +25,7 @@ ORDER = [
     ["sources.folder", "sources.table"],
     ["sources.archive", "sources.exported", "sources.python", "sources.skip", "sources.tfds", "sources.tfrecord"],
     ["sources"],
-    ["decode", "evidence", "predictor", "truth"],
+    ["decode", "evidence", "given", "pairing", "predictor", "truth"],
     ["predict", "encode"],
     ["plan"],
     ["job"],
@@ -89,7 +89,7 @@ def test_the_public_names_are_these():
         "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
         "NotAnExportError",
         "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError", "TooManyFailuresError", "Truth",
-        "UsageError", "__version__", "export", "open", "verify",
+        "UsageError", "__version__", "export", "open", "verify", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None

@@ -22,6 +22,7 @@ from tfzip.errors import (
     UsageError,
 )
 from tfzip.export import export
+from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
 from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
 from tfzip.record import Failure, Prediction, Record, Truth
 from tfzip.verify import verify
@@ -48,4 +49,5 @@ __all__ = [
     "export",
     "open",
     "verify",
+    "zip",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfzip.errors import SourceError, UsageError
 from tfzip.naming import to_bytes
 from tfzip.options import Options
+from tfzip.record import UNKNOWN
 from tfzip.sources.source import Listed, Stream
 
 if TYPE_CHECKING:
@@ -129,37 +133,73 @@ def from_items(items: Iterable[Any]) -> Stream:
     An image is encoded bytes, pixels as a uint8 array [H, W] or [H, W, C] (kept as PNG), or the path of a file. What
     the iterable raises ends the export with its error.
     """
+    first, rest = _first(items)
+    truth = first.get(_TRUTH)
+    likes: dict[str, npt.NDArray[Any]] = {}
+    if truth is not None:
+        text = isinstance(truth, (str, bytes))
+        likes = {"truth_text": np.empty(0, object)} if text else {"truth": np.empty(0, np.int64)}
+    named = ({**item, name: item.get(_TRUTH)} for item in rest for name in likes) if likes else rest
+    return _stream(named, likes, len(items) if isinstance(items, Sized) else None)
+
+
+def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]], count: int | None) -> Stream:
+    """Dicts as a stream: filename, image, and further values, each like an empty array given."""
     import tensorflow as tf
 
     raised: list[Exception] = []
-    first, rest = _first(items)
-    labelled = first.get(_TRUTH) is not None
-    text = isinstance(first.get(_TRUTH), (str, bytes))
 
     def chunks() -> Iterator[dict[str, Any]]:
         try:
-            yield from _chunks(rest, labelled, text)
+            yield from _chunks(items, likes)
         except Exception as error:
             raised.append(error)
             raise
 
-    signature = {"filename": tf.TensorSpec((None,), tf.string), "encoded": tf.TensorSpec((None,), tf.string)}
-    if labelled:
-        signature |= {"truth_text" if text else "truth": tf.TensorSpec((None,), tf.string if text else tf.int64)}
-
-    def elements() -> Any:
-        return tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch()
-
-    count = len(items) if isinstance(items, Sized) else None
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in ("filename", "encoded")}
+    for name, like in likes.items():
+        dtype = tf.string if like.dtype == object else tf.as_dtype(like.dtype)
+        signature[name] = tf.TensorSpec((None, *like.shape[1:]), dtype)
     return Stream(
         kind="items",
         name="the iterable",
-        classes=() if labelled else None,
+        classes=() if likes.keys() & {"truth", "truth_text"} else None,
         unique=False,
         count=count,
-        elements=elements,
+        elements=lambda: tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch(),
         explain=lambda _: raised[0] if raised else None,
     )
+
+
+def from_triples(triples: Iterable[tuple[Any, Any, Any]]) -> tuple[Stream, dict[str, npt.NDArray[Any]]]:
+    """Triples `(prediction, filename, image)`, as a stream whose items bring `given/NAME`, and an empty array of each.
+
+    A prediction is scores [classes] or one score, an int label, or a class's name; all are of one kind.
+    """
+    triples = iter(triples)
+    first = next(triples, None)
+    if first is None:
+        raise SourceError("there are no predictions")
+    name, like = _kind_of(first[0])
+
+    def item(triple: tuple[Any, Any, Any]) -> dict[str, Any]:
+        prediction, filename, image = triple
+        return {_FILENAME: filename, _IMAGE: image, name: prediction}
+
+    stream = _stream(map(item, itertools.chain([first], triples)), {name: like}, None)
+    return stream, {name.removeprefix("given/"): like}
+
+
+def _kind_of(prediction: Any) -> tuple[str, npt.NDArray[Any]]:
+    """Under which name a prediction travels, and an empty array of such."""
+    if isinstance(prediction, (str, bytes)):
+        return "given/text", np.empty(0, object)
+    value = np.asarray(prediction)
+    if value.ndim == 0 and value.dtype.kind in "iu":
+        return "given/label", np.empty(0, np.int64)
+    if value.ndim < 2 and value.dtype.kind == "f":
+        return "given/scores", np.empty((0, value.size), np.float32)
+    raise UsageError(f"a prediction is {value.dtype}{list(value.shape)}: give scores [classes], a label or a name")
 
 
 def _first(items: Iterable[Any]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
@@ -184,22 +224,37 @@ def _item(item: Any) -> dict[str, Any]:
     raise UsageError(f"an item is a {type(item).__name__}: give (filename, image), (filename, image, label), or a dict")
 
 
-def _chunks(items: Iterator[dict[str, Any]], labelled: bool, text: bool) -> Iterator[dict[str, Any]]:
+def _chunks(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]]) -> Iterator[dict[str, Any]]:
+    """Items by the dozen: each crossing from Python to the graph costs as much as many items."""
     chunk: dict[str, list[Any]] = {}
     for number, item in enumerate(items):
-        try:
-            filename, image = item[_FILENAME], item[_IMAGE]
-        except KeyError as missing:
-            raise UsageError(f"item {number} has no {missing}") from None
-        chunk.setdefault("filename", []).append(filename if isinstance(filename, bytes) else to_bytes(filename))
-        chunk.setdefault("encoded", []).append(encoded_image(image, f"item {number}"))
-        if labelled:
-            chunk.setdefault("truth_text" if text else "truth", []).append(item.get(_TRUTH, "" if text else -1))
+        for name, value in _values(item, f"item {number}", likes).items():
+            chunk.setdefault(name, []).append(value)
         if len(chunk["filename"]) == _CHUNK:
             yield chunk
             chunk = {}
     if chunk:
         yield chunk
+
+
+def _values(item: Mapping[str, Any], shown: str, likes: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    for key in (_FILENAME, _IMAGE):
+        if item.get(key) is None:
+            raise UsageError(f"{shown} has no {key}")
+    filename = item[_FILENAME]
+    found = {name: _like(item[name], like, f"{name.rpartition('/')[2]} of {shown}") for name, like in likes.items()}
+    name = filename if isinstance(filename, bytes) else to_bytes(os.fspath(filename))
+    return {**found, "filename": name, "encoded": encoded_image(item[_IMAGE], shown)}
+
+
+def _like(value: Any, like: npt.NDArray[Any], shown: str) -> Any:
+    """The value as the array has them; UNKNOWN or empty for none."""
+    if like.dtype == object:
+        return b"" if value is None else value if isinstance(value, bytes) else to_bytes(str(value))
+    array = np.asarray(UNKNOWN if value is None else value, like.dtype)
+    if array.size != math.prod(like.shape[1:]):
+        raise UsageError(f"the {shown} is {list(array.shape)}, those before it were {list(like.shape[1:])}")
+    return array.reshape(like.shape[1:])
 
 
 def encoded_image(image: Any, shown: str) -> bytes:

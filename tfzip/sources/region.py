@@ -50,6 +50,13 @@ def _mapped(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return read
 
 
+def values(path: str, dtype: tf.DType) -> tf.Tensor:
+    """A local file mapped into memory as one flat tensor, its header included."""
+    return tf.raw_ops.ImmutableConst(
+        dtype=dtype, shape=(os.path.getsize(path) // dtype.size,), memory_region_name=os.fsencode(path)
+    )
+
+
 def _whole(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     content = tf.io.read_file(path)
     return lambda offset, size: tf.strings.substr(content, offset, size)

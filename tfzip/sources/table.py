@@ -38,7 +38,7 @@ def from_table(path: str, options: Options) -> Listed:
 
     Raises SourceError for a file that is no such table or names nothing, UsageError for a column that is not there.
     """
-    rows = _read(path)
+    rows = read_columns(path)
     if not rows:
         raise SourceError(f"{path}: it names no images")
     named, labelled = _columns(path, rows, options)
@@ -80,7 +80,7 @@ def _listed(
 # What is written there.
 
 
-def _read(path: str) -> dict[str, list[Any]]:
+def read_columns(path: str) -> dict[str, list[Any]]:
     """The columns by name; a list has the one column `filename`."""
     try:
         with storage.open(path, "rb") as file:

@@ -1,0 +1,57 @@
+"""`tfzip.zip`: predictions, filenames and images that were made one after the other, paired strictly."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tfzip.errors import UsageError
+
+_END = object()
+
+
+def zip(  # noqa: A001 - tfzip.zip, as the builtin
+    predictions: Iterable[Any], filenames: Iterable[Any], images: Iterable[Any]
+) -> Iterator[tuple[Any, str | bytes, Any]]:
+    """Yield `(prediction, filename, image)`, one of each at a time; nothing is held in memory.
+
+    Args:
+        predictions: scores [classes], a label, or a dict of outputs for each image.
+        filenames: unique names.
+        images: encoded bytes, uint8 arrays [H, W, C], or paths.
+
+    Each may be a list, an array, a generator, or give batches of them; then all three do.
+
+    Raises UsageError where one ends before the others.
+    """
+    iterators = [iter(predictions), iter(filenames), iter(images)]
+    for number, (prediction, filename, image) in enumerate(_strict(iterators, "")):
+        if isinstance(filename, (str, bytes, os.PathLike)):
+            yield prediction, os.fspath(filename), image
+        else:
+            batch = [iter(part) for part in (prediction, filename, image)]
+            for one, name, picture in _strict(batch, f" in batch {number}"):
+                yield one, _name(name), picture
+
+
+def _name(name: Any) -> str | bytes:
+    return name if isinstance(name, bytes) else str(name)
+
+
+def _strict(iterators: list[Iterator[Any]], where: str) -> Iterator[list[Any]]:
+    """Rows until all end at once."""
+    count = 0
+    while True:
+        row = [next(iterator, _END) for iterator in iterators]
+        ended = [part is _END for part in row]
+        if all(ended):
+            return
+        if any(ended):
+            parts = ("predictions", "filenames", "images")
+            short = " and ".join(name for name, end in builtins.zip(parts, ended, strict=True) if end)
+            longer = " and ".join(name for name, end in builtins.zip(parts, ended, strict=True) if not end)
+            raise UsageError(f"the {short} end after {count}{where}, but there are more {longer}")
+        yield row
+        count += 1
