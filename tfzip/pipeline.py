@@ -30,9 +30,9 @@ class Stages:
         self._job = job
         self._read = job.source.reader()
         self._decode = decode.decoder(
-            ready.size,
-            ready.channels,
-            ready.dtype,
+            ready.input.size,
+            ready.input.channels,
+            ready.input.dtype,
             resize=options.resize,
             interpolation=options.interpolation,
             reencode=options.reencode,
@@ -65,7 +65,8 @@ class Stages:
         # A thread makes a whole batch: handing each image to another costs as much as decoding a small one.
         slots = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
         batches = slots.interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
-        rows = batches.map(_as_it_is(self._predict_and_encode), job.parallel, deterministic=True).ignore_errors()
+        at_a_time = 1 if job.predictor.stateful else job.parallel
+        rows = batches.map(_as_it_is(self._predict_and_encode), at_a_time, deterministic=True).ignore_errors()
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1
