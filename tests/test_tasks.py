@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tfzip import predict, predictor, record
+from tfzip import predict, predictor, record, tasks
 from tfzip.errors import ModelError, UsageError
-from tfzip.predict import Task
+from tfzip.labels import ClassNames
 from tfzip.record import FeatureSpec
+from tfzip.tasks import Task
 
 NAMES = ("ant", "bee", "cat", "dög")
 
@@ -123,13 +124,13 @@ LOGITS = np.float32(
 
 @pytest.mark.parametrize("names", [(), NAMES], ids=["ids", "names"])
 def test_multiclass_logits(of_scores, names):
-    task = Task("multiclass", "scores", 4, logits=True, threshold=0.5, names=names)
+    task = Task("multiclass", ("scores",), 4, logits=True, threshold=0.5, names=names)
     assert_tells(said(of_scores[4], task, LOGITS), softmax(LOGITS), names)
 
 
 @pytest.mark.parametrize("names", [(), NAMES], ids=["ids", "names"])
 def test_multiclass_probabilities(of_scores, names):
-    task = Task("multiclass", "scores", 4, logits=False, threshold=0.5, names=names)
+    task = Task("multiclass", ("scores",), 4, logits=False, threshold=0.5, names=names)
     scores = np.concatenate([softmax(LOGITS), np.eye(4)]).astype(np.float32)
     found = said(of_scores[4], task, scores)
     assert_tells(found, scores.astype(np.float64), names)
@@ -137,7 +138,7 @@ def test_multiclass_probabilities(of_scores, names):
 
 
 def test_multiclass_of_a_tie_is_the_first_of_the_best(of_scores):
-    task = Task("multiclass", "scores", 4, logits=False, threshold=0.5, names=NAMES)
+    task = Task("multiclass", ("scores",), 4, logits=False, threshold=0.5, names=NAMES)
     found = said(of_scores[4], task, [[0.1, 0.4, 0.4, 0.1], [0.25, 0.25, 0.25, 0.25]])
     assert found["label"].tolist() == [1, 0]
     assert found["text"].tolist() == [b"bee", b"ant"]
@@ -146,7 +147,7 @@ def test_multiclass_of_a_tie_is_the_first_of_the_best(of_scores):
 
 
 def test_certainty_has_no_entropy_and_no_nan(of_scores):
-    task = Task("multiclass", "scores", 3, logits=False, threshold=0.5, names=())
+    task = Task("multiclass", ("scores",), 3, logits=False, threshold=0.5, names=())
     found = said(of_scores[3], task, [[0, 0, 1], [1, 0, 0]])
     assert found["entropy"].tolist() == [0, 0]
     assert found["margin"].tolist() == [1, 1]
@@ -156,13 +157,13 @@ def test_multiclass_of_many_classes_has_every_name():
     names = tuple(f"class {i}" for i in range(1000))
     inputs = keras.Input((1, 1000, 1))
     ready = predictor.load(keras.Model(inputs, layers.Flatten()(inputs)), None, None)
-    task = Task("multiclass", next(iter(ready.outputs)), 1000, logits=True, threshold=0.5, names=names)
+    task = Task("multiclass", tuple(ready.outputs), 1000, logits=True, threshold=0.5, names=names)
     rows = np.random.default_rng(0).normal(0, 4, (7, 1000)).astype(np.float32)
     assert_tells(said(ready, task, rows), softmax(rows), names)
 
 
 def test_each_row_of_a_batch_keeps_its_own_prediction(of_scores):
-    task = Task("multiclass", "scores", 4, logits=True, threshold=0.5, names=NAMES)
+    task = Task("multiclass", ("scores",), 4, logits=True, threshold=0.5, names=NAMES)
     rows = np.random.default_rng(1).normal(0, 3, (20, 4)).astype(np.float32)
     together = said(of_scores[4], task, rows)
     assert len(set(together["label"].tolist())) == 4
@@ -174,13 +175,13 @@ def test_each_row_of_a_batch_keeps_its_own_prediction(of_scores):
 
 def test_scores_of_half_precision_become_float32(speak):
     ready = speak(4, lambda rows: {"scores": tf.cast(rows, tf.float16)})
-    task = Task("multiclass", "scores", 4, logits=True, threshold=0.5, names=NAMES)
+    task = Task("multiclass", ("scores",), 4, logits=True, threshold=0.5, names=NAMES)
     halves = LOGITS.astype(np.float16)
     assert_tells(said(ready, task, LOGITS), softmax(halves), NAMES)
 
 
 def test_what_prepares_the_pixels_comes_before_the_model(of_scores):
-    task = Task("multiclass", "scores", 4, logits=False, threshold=0.5, names=NAMES)
+    task = Task("multiclass", ("scores",), 4, logits=False, threshold=0.5, names=NAMES)
     scores = softmax(LOGITS).astype(np.float32)
     found = said(of_scores[4], task, scores, prepare=lambda pixels: tf.reverse(pixels, [2]))
     assert_tells(found, scores[:, ::-1].astype(np.float64), NAMES)
@@ -196,7 +197,7 @@ BINARY_LOGITS = np.float32([[2.5], [-1], [0.001], [-30], [20], [-0.4]])
 @pytest.mark.parametrize("shape", ["[B]", "[B, 1]"])
 def test_binary_probabilities(of_scores, flat, shape, names):
     ready = flat if shape == "[B]" else of_scores[1]
-    task = Task("binary", "scores", 2, logits=False, threshold=0.5, names=names)
+    task = Task("binary", ("scores",), 2, logits=False, threshold=0.5, names=names)
     positive = POSITIVE.astype(np.float64)
     assert_tells(said(ready, task, POSITIVE), np.concatenate([1 - positive, positive], axis=1), names)
 
@@ -205,7 +206,7 @@ def test_binary_probabilities(of_scores, flat, shape, names):
 @pytest.mark.parametrize("shape", ["[B]", "[B, 1]"])
 def test_binary_logits(of_scores, flat, shape, names):
     ready = flat if shape == "[B]" else of_scores[1]
-    task = Task("binary", "scores", 2, logits=True, threshold=0.5, names=names)
+    task = Task("binary", ("scores",), 2, logits=True, threshold=0.5, names=names)
     positive = sigmoid(BINARY_LOGITS)
     found = said(ready, task, BINARY_LOGITS)
     assert_tells(found, np.concatenate([1 - positive, positive], axis=1), names)
@@ -213,7 +214,7 @@ def test_binary_logits(of_scores, flat, shape, names):
 
 
 def test_binary_of_an_even_chance_is_the_first_class(flat):
-    task = Task("binary", "scores", 2, logits=False, threshold=0.5, names=("no", "yes"))
+    task = Task("binary", ("scores",), 2, logits=False, threshold=0.5, names=("no", "yes"))
     found = said(flat, task, [[0.5]])
     assert (found["label"].tolist(), found["text"].tolist(), found["confidence"].tolist()) == ([0], [b"no"], [0.5])
 
@@ -250,26 +251,26 @@ def assert_tells_labels(found, scores, names, threshold):
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.5, 0.7, 1])
 @pytest.mark.parametrize("names", [(), NAMES], ids=["ids", "names"])
 def test_multilabel_probabilities(of_scores, names, threshold):
-    task = Task("multilabel", "scores", 4, logits=False, threshold=threshold, names=names)
+    task = Task("multilabel", ("scores",), 4, logits=False, threshold=threshold, names=names)
     found = said(of_scores[4], task, CHANCES)
     assert_tells_labels(found, CHANCES.astype(np.float64), names, threshold)
 
 
 @pytest.mark.parametrize("names", [(), NAMES], ids=["ids", "names"])
 def test_multilabel_logits(of_scores, names):
-    task = Task("multilabel", "scores", 4, logits=True, threshold=0.6, names=names)
+    task = Task("multilabel", ("scores",), 4, logits=True, threshold=0.6, names=names)
     assert_tells_labels(said(of_scores[4], task, LOGITS), sigmoid(LOGITS), names, 0.6)
 
 
 def test_a_chance_on_the_threshold_counts(of_scores):
-    task = Task("multilabel", "scores", 4, logits=False, threshold=0.7, names=NAMES)
+    task = Task("multilabel", ("scores",), 4, logits=False, threshold=0.7, names=NAMES)
     found = said(of_scores[4], task, [[0.7, 0.69, 0.71, 0], [0, 0.7, 0.7, 0.7]])
     assert found[record.LABELS].to_list() == [[0, 2], [1, 2, 3]]
     assert found["text"].tolist() == [b"ant|cat", "bee|cat|dög".encode()]
 
 
 def test_where_no_class_is_chosen_all_is_empty_and_still_in_place(of_scores):
-    task = Task("multilabel", "scores", 4, logits=False, threshold=0.5, names=NAMES)
+    task = Task("multilabel", ("scores",), 4, logits=False, threshold=0.5, names=NAMES)
     found = said(of_scores[4], task, [[0, 0, 0, 0.2], [0.8, 0, 0, 0], [0.1, 0, 0, 0]])
     assert found[record.LABELS].to_list() == [[], [0], []]
     assert found[record.TEXTS].to_list() == [[], [b"ant"], []]
@@ -301,7 +302,7 @@ def of_everything(speak):
     return speak(4, everything)
 
 
-RAW = Task("raw", None, 0, logits=False, threshold=0.5, names=())
+RAW = Task("raw", (), 0, logits=False, threshold=0, names=())
 
 
 def test_raw_keeps_every_output_as_the_model_gave_it(of_everything):
@@ -325,7 +326,7 @@ def test_raw_has_no_prediction(of_everything):
 
 
 def test_the_features_of_outputs_are_their_types_and_shapes_without_the_batch(of_everything):
-    assert predict.output_features(of_everything, RAW) == {
+    assert tasks.output_features(of_everything, RAW) == {
         "output/half": FeatureSpec("float", (4,)),
         "output/double": FeatureSpec("float", (4,)),
         "output/small": FeatureSpec("int64", (4,)),
@@ -339,20 +340,20 @@ def test_the_features_of_outputs_are_their_types_and_shapes_without_the_batch(of
 
 def test_an_output_whose_size_varies_has_a_feature_that_varies(speak):
     ready = speak(2, lambda rows: {"found": tf.tile(rows, [1, tf.cast(rows[0, 0], tf.int32)])})
-    assert predict.output_features(ready, RAW) == {"output/found": FeatureSpec("float", (None,))}
+    assert tasks.output_features(ready, RAW) == {"output/found": FeatureSpec("float", (None,))}
 
 
 def test_an_output_that_no_feature_can_hold_is_told_by_name(speak):
     ready = speak(2, lambda rows: {"waves": tf.signal.fft(tf.cast(rows, tf.complex64)), "scores": rows})
     with pytest.raises(ModelError) as caught:
-        predict.output_features(ready, RAW)
+        tasks.output_features(ready, RAW)
     assert all(word in str(caught.value) for word in (ready.name, "waves", "complex64"))
 
 
 def test_other_outputs_stand_beside_the_prediction(speak):
     ready = speak(4, lambda rows: {"scores": rows, "embedding": rows * 2, "boxes": tf.reshape(rows, (-1, 2, 2))})
-    task = Task("multiclass", "scores", 4, logits=True, threshold=0.5, names=NAMES)
-    assert set(predict.output_features(ready, task)) == {"output/embedding", "output/boxes"}
+    task = Task("multiclass", ("scores",), 4, logits=True, threshold=0.5, names=NAMES)
+    assert set(tasks.output_features(ready, task)) == {"output/embedding", "output/boxes"}
     found = said(ready, task, LOGITS)
     assert_tells(found, softmax(LOGITS), NAMES)
     assert "output/scores" not in found
@@ -363,49 +364,40 @@ def test_other_outputs_stand_beside_the_prediction(speak):
 # Which task.
 
 
-def no_names(_classes):
-    return ()
+NO_NAMES = ClassNames(None)
+SOME_NAMES = ClassNames(NAMES[:3])
+TWO_NAMES = ClassNames(None, classes=[b"no", b"yes"])
 
 
-def some_names(classes):
-    if classes != len(NAMES[:3]):
-        raise UsageError(f"3 labels, but the model has {classes} classes")
-    return NAMES[:3]
-
-
-def two_names(classes):
-    return ("no", "yes") if classes == 2 else ()
-
-
-def choose(ready, activation=None, *, names=no_names, activations=None, **asked):
-    asked = {"task": "auto", "output": None, "scores": "auto", "threshold": 0.5} | asked
+def choose(ready, activation=None, *, names=NO_NAMES, activations=None, **asked):
+    asked = {"task": "auto", "output": None, "scores": "auto", "threshold": 0.5, "min_score": 0.5} | asked
     activations = activations or dict.fromkeys(ready.outputs, activation)
-    return predict.choose_task(ready, activations, names=names, **asked)
+    return tasks.choose_task(ready, activations, names=names, **asked)
 
 
 AUTO = [
     # classes, activation, names: the task, the length of its scores, whether logits
-    (3, "softmax", no_names, "multiclass", 3, False),
-    (3, "softmax", some_names, "multiclass", 3, False),
-    (2, "softmax", two_names, "multiclass", 2, False),
-    (3, "linear", some_names, "multiclass", 3, True),
-    (3, "sigmoid", no_names, "multilabel", 3, False),
-    (3, "sigmoid", some_names, "multilabel", 3, False),
-    (1, "sigmoid", no_names, "binary", 2, False),
-    (1, "sigmoid", two_names, "binary", 2, False),
-    (1, "linear", two_names, "binary", 2, True),
+    (3, "softmax", NO_NAMES, "multiclass", 3, False),
+    (3, "softmax", SOME_NAMES, "multiclass", 3, False),
+    (2, "softmax", TWO_NAMES, "multiclass", 2, False),
+    (3, "linear", SOME_NAMES, "multiclass", 3, True),
+    (3, "sigmoid", NO_NAMES, "multilabel", 3, False),
+    (3, "sigmoid", SOME_NAMES, "multilabel", 3, False),
+    (1, "sigmoid", NO_NAMES, "binary", 2, False),
+    (1, "sigmoid", TWO_NAMES, "binary", 2, False),
+    (1, "linear", TWO_NAMES, "binary", 2, True),
 ]
 
 
 @pytest.mark.parametrize(("classes", "activation", "names", "task", "length", "logits"), AUTO)
 def test_auto_knows_the_task_by_shape_activation_and_names(of_scores, classes, activation, names, task, length, logits):
-    expected = Task(task, "scores", length, logits, 0.5, names(length))
+    expected = Task(task, ("scores",), length, logits, 0.5, names.of(length))
     assert choose(of_scores[classes], activation, names=names) == expected
 
 
 def test_auto_knows_the_same_of_an_output_without_a_class_axis(flat):
-    assert choose(flat, "sigmoid") == Task("binary", "scores", 2, False, 0.5, ())
-    assert choose(flat, "linear", names=two_names) == Task("binary", "scores", 2, True, 0.5, ("no", "yes"))
+    assert choose(flat, "sigmoid") == Task("binary", ("scores",), 2, False, 0.5, ())
+    assert choose(flat, "linear", names=TWO_NAMES) == Task("binary", ("scores",), 2, True, 0.5, ("no", "yes"))
 
 
 EXPLICIT = [
@@ -429,13 +421,13 @@ EXPLICIT = [
 
 @pytest.mark.parametrize(("classes", "activation", "asked", "length", "logits"), EXPLICIT)
 def test_what_is_asked_for_is_done(of_scores, classes, activation, asked, length, logits):
-    expected = Task(asked["task"], "scores", length, logits, asked.get("threshold", 0.5), ())
+    expected = Task(asked["task"], ("scores",), length, logits, asked.get("threshold", 0.5), ())
     assert choose(of_scores[classes], activation, **asked) == expected
 
 
 def test_raw_can_be_asked_of_any_model(of_scores, of_everything):
     for ready in (of_scores[3], of_everything):
-        assert choose(ready, "softmax", task="raw", names=some_names) == RAW
+        assert choose(ready, "softmax", task="raw", names=SOME_NAMES) == RAW
 
 
 @pytest.mark.parametrize(
@@ -472,14 +464,14 @@ def of_two(speak):
 
 def test_of_several_outputs_the_only_one_of_rank_two_is_the_prediction(of_several):
     activations = {"map": None, "kind": "softmax", "size": "linear"}
-    assert choose(of_several, activations=activations) == Task("multiclass", "kind", 3, False, 0.5, ())
+    assert choose(of_several, activations=activations) == Task("multiclass", ("kind",), 3, False, 0.5, ())
 
 
 def test_of_several_outputs_one_can_be_named(of_several, of_two):
     activations = {"map": None, "kind": "softmax", "size": "sigmoid"}
-    assert choose(of_several, activations=activations, output="size") == Task("binary", "size", 2, False, 0.5, ())
+    assert choose(of_several, activations=activations, output="size") == Task("binary", ("size",), 2, False, 0.5, ())
     activations = {"kind": "softmax", "colour": "sigmoid"}
-    expected = Task("multilabel", "colour", 4, False, 0.5, ())
+    expected = Task("multilabel", ("colour",), 4, False, 0.5, ())
     assert choose(of_two, activations=activations, output="colour") == expected
 
 
@@ -523,7 +515,7 @@ def test_what_cannot_be_known_or_does_not_fit_is_refused_with_what_to_say(of_sco
 def test_names_that_are_not_as_many_as_the_classes_are_refused(of_scores):
     for activation, asked in [("softmax", {}), ("softmax", {"task": "multiclass"}), ("linear", {})]:
         with pytest.raises(UsageError, match=r"3 labels.*4 classes"):
-            choose(of_scores[4], activation, names=some_names, **asked)
+            choose(of_scores[4], activation, names=SOME_NAMES, **asked)
 
 
 def test_a_softmax_over_one_class_is_not_guessed(of_scores):

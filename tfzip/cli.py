@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 interrupted."""
     if "" not in sys.path:
-        sys.path.append("")  # the current folder, for --preprocess, as `python -m tfzip` has it
+        sys.path.append("")  # the current folder, for --import and the like, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
     try:
@@ -189,7 +189,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="a folder of images; a glob in quotes; a list (.txt) or table (.csv, .jsonl) of paths; an archive (.tar, "
         ".tar.gz, .zip); tfrecord:GLOB; tfds:NAME; or an export",
     )
-    parser.add_argument("--model", required=True, help="a .keras or .h5 file, or a SavedModel folder")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a .keras or .h5 file, a SavedModel folder, keras:NAME, or package.module:callable",
+    )
     parser.add_argument("--out", required=True, help="an empty or missing folder")
 
     def add(group: Any, name: str, text: str, **more: Any) -> None:
@@ -202,16 +206,23 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         add(group, name, text, action="store_true")
 
     group = parser.add_argument_group("model")
+    group.add_argument(
+        "--import", dest="imports", action="append", metavar="MODULE",
+        help="a module to import first, for custom layers and operations; repeatable",
+    )  # fmt: skip
+    add(group, "weights", "of keras:NAME (default: ImageNet's, which Keras downloads)", metavar="FILE")
     add(group, "signature", "of a SavedModel (default: serving_default)", metavar="NAME")
     add(
         group,
         "output",
-        "the output that the task is about (default: the only one, or the only one of rank 2)",
+        "the output that the task is about (default: the only one, or the only one of rank 2); for detection "
+        "boxes,scores,classes and perhaps their number",
         metavar="NAME",
     )
-    add(group, "labels", "a text file, one class name a line", metavar="FILE")
+    add(group, "labels", "a text file, one class name a line, that of class 0 first", metavar="FILE")
     add(group, "task", "what the model does: " + ", ".join(options.TASKS), metavar="TASK")
     add(group, "threshold", "multilabel: classes from this score on", type=float, metavar="P")
+    add(group, "min_score", "detection: boxes from this score on", type=float, metavar="P")
     add(group, "scores", "what the model gives: " + ", ".join(options.SCORES), metavar="KIND")
     switch(group, "trust_model", "let Keras load code from the model's file")
 

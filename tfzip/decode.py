@@ -10,7 +10,7 @@ from tfzip.sources import Element
 
 
 def decoder(
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     channels: int,
     dtype: tf.DType,
     *,
@@ -20,23 +20,20 @@ def decoder(
 ) -> Callable[[Element], Element]:
     """A graph function that adds `pixels` [height, width, channels] of the model's dtype, still in 0..255.
 
+    Without `size` it adds none: the model takes the bytes, and the image is decoded to know that it can be.
     It adds `height` and `width` of the image as it was, and with `reencode`, (`jpeg`, quality) or (`png`, 0),
     `stored`: the whole image encoded anew. The first frame of an animation counts. As
     `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts the
     middle out, `pad` keeps it and adds black.
     """
-    height, width = size
 
     def decode(element: Element) -> Element:
         decoded = _decode(element["encoded"], channels)
-        original_height, original_width, _ = tf.unstack(tf.shape(decoded, tf.int64))
-        pixels = _resize(decoded, height, width, resize, interpolation)
-        element = {
-            **element,
-            "height": original_height,
-            "width": original_width,
-            "pixels": tf.ensure_shape(_cast(pixels, dtype), (height, width, channels)),
-        }
+        height, width, _ = tf.unstack(tf.shape(decoded, tf.int64))
+        element = {**element, "height": height, "width": width}
+        if size:
+            pixels = _resize(decoded, *size, resize, interpolation)
+            element["pixels"] = tf.ensure_shape(_cast(pixels, dtype), (*size, channels))
         if reencode:
             element["stored"] = _reencode(element["encoded"], *reencode)
         return element

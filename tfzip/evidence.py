@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfzip import graph
+
 _PIXELWISE = frozenset(
     [
         "Add",
@@ -82,51 +84,44 @@ class Evidence(NamedTuple):
     activations: dict[str, str | None]  # of each output: softmax, sigmoid, linear
 
 
-def gather(function: Any, size: tuple[int, int]) -> Evidence:
+def gather(function: Any, size: tuple[int, int] | None) -> Evidence:
     """Look at a concrete function of one image batch.
 
     Args:
-        function: a ConcreteFunction, pixels [B, H, W, C] -> dict of outputs.
-        size: height and width to try it on.
+        function: a ConcreteFunction, pixels [B, H, W, C] or encoded images [B] -> dict of outputs.
+        size: height and width to try it on; None for encoded images, which have no scale.
     """
     try:
-        graph_def = _inline(function)
-        graph = tf.Graph()
-        with graph.as_default():
+        graph_def = graph.inline(function)
+        imported = tf.Graph()
+        with imported.as_default():
             tf.graph_util.import_graph_def(graph_def, name="")
-        names = sorted(function.structured_outputs)  # flattened dicts are in the order of their keys
-        outputs = [graph.get_tensor_by_name(tensor.name) for tensor in function.outputs]
-        pixels = graph.get_tensor_by_name(function.inputs[0].name)
+        ends = _ends(function)
+        outputs = {name: imported.get_tensor_by_name(end) for name, end in ends.items()}
+        pixels = imported.get_tensor_by_name(function.inputs[0].name)
     except Exception:  # whatever goes wrong, the graph then shows nothing and the user is asked
         return Evidence(None, dict.fromkeys(function.structured_outputs))
 
     def line(tensor: Any) -> tuple[float, float] | None:
-        return _line(_subgraph(function, graph_def, tensor.name), pixels, size)
+        return _line(_subgraph(function, graph_def, tensor.name), pixels, size) if size else None
 
-    activations = {name: _activation(tensor) for name, tensor in zip(names, outputs, strict=True)}
+    activations: dict[str, str | None] = dict.fromkeys(function.structured_outputs)
+    activations |= {name: _activation(tensor) for name, tensor in outputs.items()}
     return Evidence(_scale(pixels, line), activations)
 
 
-def _inline(function: Any) -> tf.compat.v1.GraphDef:
-    """The function's graph with the functions it calls put in their places, its variables still outside.
-
-    TensorFlow has no public name for this step, which its converters begin with.
-    """
-    from tensorflow.core.protobuf import config_pb2
-    from tensorflow.python.grappler import tf_optimizer
-
-    graph = function.graph
-    meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph.as_graph_def(), graph=graph)
-    meta_graph.collection_def["train_op"].node_list.value.extend(tensor.name for tensor in graph.outputs)
-    config = config_pb2.ConfigProto()
-    config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
-    config.graph_options.rewrite_options.optimizers.append("function")
-    return tf_optimizer.OptimizeGraph(config, meta_graph)
+def _ends(function: Any) -> dict[str, str]:
+    """The tensor that is each output, ragged ones left out, which are several."""
+    structure = function.structured_outputs
+    parts = [tf.nest.flatten(structure[name], expand_composites=True) for name in sorted(structure)]  # a dict's order
+    ends = iter(function.outputs)
+    taken = {name: [next(ends).name for _ in part] for name, part in zip(sorted(structure), parts, strict=True)}
+    return {name: tensors[0] for name, tensors in taken.items() if len(tensors) == 1}
 
 
 def _subgraph(function: Any, graph_def: tf.compat.v1.GraphDef, tensor: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """The part of the graph between the pixels and a tensor, with the variables that it reads."""
-    inside = _ancestors(graph_def, tensor.split(":")[0])
+    inside = graph.ancestors(graph.by_name(graph_def.node), [tensor])
     part = tf.compat.v1.GraphDef(node=[node for node in graph_def.node if node.name in inside])
     pixels = function.inputs[0].op.name
     captured = {
@@ -141,18 +136,6 @@ def _subgraph(function: Any, graph_def: tf.compat.v1.GraphDef, tensor: str) -> C
 
     spec = tf.TensorSpec(None, function.inputs[0].dtype)
     return tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
-
-
-def _ancestors(graph_def: tf.compat.v1.GraphDef, name: str) -> set[str]:
-    """A node and all that its value depends on."""
-    nodes = {node.name: node for node in graph_def.node}
-    found, waiting = set(), [name]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting.extend(source.lstrip("^").split(":")[0] for source in nodes[name].input)
-    return found
 
 
 # The pixel scale.
@@ -243,9 +226,17 @@ _ACTIVATIONS = {
 
 def _activation(tensor: Any) -> str | None:
     """What made an output: softmax, sigmoid or linear; None if something else."""
-    while tensor.op.type in _PASSING:
+    while tensor.op.type in _PASSING or _cuts_rows(tensor):
         tensor = tensor.op.inputs[tensor.value_index]  # IdentityN has several
     operation = tensor.op
     if operation.type in ("Add", "AddV2", "BiasAdd"):  # linear if what is added is; a bias is nothing of the three
         return "linear" if {_activation(added) for added in operation.inputs} - {None} == {"linear"} else None
     return _ACTIVATIONS.get(operation.type)
+
+
+def _cuts_rows(tensor: Any) -> bool:
+    """Whether a tensor is some rows of another, whole: the padding of a fixed batch size taken off."""
+    if tensor.op.type != "StridedSlice":
+        return False
+    whole, cut = tensor.op.inputs[0].shape[1:], tensor.shape[1:]
+    return bool(whole.is_fully_defined() and cut.is_fully_defined() and whole == cut)

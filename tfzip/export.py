@@ -43,7 +43,8 @@ def export(
 
     Args:
         source: a folder of images, or a glob.
-        model: path of a `.keras` or `.h5` file or of a SavedModel folder, or a Keras model.
+        model: path of a `.keras` or `.h5` file or of a SavedModel folder, `keras:NAME`, `package.module:callable`, a
+            Keras model, or a callable of one batch, such as a `tf.Module`.
         out: the folder to write; must be empty or missing.
         **options: those of `tfzip export`, with underscores, as `options.Options` has them: `batch_size=32`,
             `source_labels="folder"`, ... In Python `labels` may be a list of names, `preprocess` a function and
@@ -76,13 +77,15 @@ def export(
 
 def _dry_run(job: Job, layout: Layout) -> str:
     ready, options = job.predictor, job.options
-    height, width = ready.size
     images = "images, as many as come" if job.images is None else f"{job.images} images"
     shards = "and as many more as it takes" if job.plan is None else f"{job.plan.shards} in all"
+    taken = "the images' bytes"
+    if job.scale is not None:
+        taken = f"{'x'.join(map(str, ready.input.spec.shape[1:]))} {ready.input.dtype.name}, pixels {job.scale.name}"
     return "\n".join(
         [
             f"{images} (and {job.source.ignored} other files, ignored)",
-            f"model   {ready.name}: {height}x{width}x{ready.channels} {ready.dtype.name}, pixels {job.scale.name}",
+            f"model   {ready.name}: {taken}",
             f"task    {job.task.name}" + (f", {job.task.classes} classes" if job.task.classes else ""),
             f"out     {storage.join(layout.out, layout.shard_file(0, job.plan.shards if job.plan else 1))}, {shards}",
             f"batches of {job.batch_size}, {job.parallel} at a time; image {options.image}, {options.compression}",

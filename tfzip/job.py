@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfzip import naming, plan, record, storage
+from tfzip import plan, record
 from tfzip.errors import UsageError
+from tfzip.labels import ClassNames
 from tfzip.options import Options
 from tfzip.plan import Plan
 from tfzip.record import Failure, FeatureSpec, Shard
@@ -18,12 +19,14 @@ from tfzip.version import __version__
 
 if TYPE_CHECKING:
     from tfzip.evidence import Scale
-    from tfzip.predict import Task
+    from tfzip.inputs import Input
     from tfzip.predictor import Predictor
+    from tfzip.tasks import Task
 
 _OVERHEAD = 400  # bytes of a record beside its image and its scores, about
 _PIXELS_PER_BATCH = 200_000  # activations of so many pixels stay in a core's cache
 _LARGEST_BATCH = 128
+_USUAL_SIZE = (224, 224)  # of a model that does not say
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Job:
     options: Options
     source: Listed | Stream
     predictor: Predictor
-    scale: Scale
+    scale: Scale | None  # None for a model that takes the images' bytes
     prepare: Callable[[Any], Any]
     task: Task
     names: tuple[str, ...]
@@ -79,27 +82,33 @@ class Job:
 
 def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
     """Load the model and settle everything about the export; raises UsageError where that cannot be done."""
-    from tfzip import evidence, predict, predictor  # here, since they import TensorFlow
+    from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
 
-    names = _Names(options.labels, source.classes or ())
-    ready = predictor.load(model, options.signature, options.size, trust=options.trust_model)
-    shown = evidence.gather(ready.function, ready.size)
+    ready = predictor.load(
+        model,
+        options.signature,
+        options.size,
+        trust=options.trust_model,
+        imports=options.imports or (),
+        weights=options.weights,
+    )
+    names = ClassNames(options.labels, ready.labels, source.classes or ())
+    shown = evidence.gather(ready.function, ready.input.size)
     scale, prepare = _choose_scale(ready, options, shown.scale)
-    task = predict.choose_task(
+    task = tasks.choose_task(
         ready,
         shown.activations,
         task=options.task,
         output=options.output,
         scores=options.scores,
         threshold=options.threshold,
-        names=names.of,
+        min_score=options.min_score,
+        names=names,
     )
-    written, carried = _features(
-        source,
-        options,
-        {**record.prediction_features(task.name, task.classes), **predict.output_features(ready, task)},
-    )
-    known = task.names or (names.of(None) if task.name == "raw" else ())
+    _refuse_idle(options, ready, task)
+    predicted = {**record.prediction_features(task.name, task.classes), **tasks.output_features(ready, task)}
+    written, carried = _features(source, options, predicted)
+    known = task.names or (names.any() if task.name == "raw" else ())
     return Job(
         options=options,
         source=source,
@@ -108,54 +117,43 @@ def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
         prepare=prepare,
         task=task,
         names=known,
-        names_origin=names.origin if known else "none",
+        names_origin=names.origin(known),
         written=written,
         carried=carried,
         plan=_plan(source, options, task.classes),
-        batch_size=_batch_size(options, ready.size),
+        batch_size=_batch_size(options, ready.input),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
     )
 
 
-class _Names:
-    """The class names: from the labels given, else from the source's own classes where they are as many."""
-
-    def __init__(self, labels: str | os.PathLike[str] | Sequence[str] | None, classes: Sequence[bytes]) -> None:
-        self._shown = os.fspath(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
-        self._names: tuple[str, ...]
-        if labels is None:
-            self.origin, self._names = "source", tuple(naming.to_text(name) for name in classes)
-        elif isinstance(labels, (str, os.PathLike)):
-            self.origin, self._names = "file", tuple(_read_labels(self._shown))
-        else:
-            self.origin, self._names = "option", tuple(labels)
-            if not all(isinstance(name, str) and "\n" not in name for name in self._names):
-                raise UsageError("labels: give one string of one line for each class")
-
-    def of(self, classes: int | None) -> tuple[str, ...]:
-        """The names of so many classes (None: of any number); empty if not known, an error if given but not so many."""
-        if classes in (None, len(self._names)):
-            return self._names
-        if self.origin == "source":
-            return ()
-        raise UsageError(f"{self._shown}: {len(self._names)} labels, but the model has {classes} classes")
+def _refuse_idle(options: Options, ready: Predictor, task: Task) -> None:
+    """Options without effect on this model and task are refused: who gives them expects one."""
+    idle = {}
+    if task.name != "multilabel":
+        idle["threshold"] = f"it is for multilabel, the task is {task.name}"
+    if task.name != "detection":
+        idle["min_score"] = f"it is for detection, the task is {task.name}"
+    if not task.classes:
+        idle["scores"] = f"the task {task.name} keeps what the model gives"
+    if ready.input.takes != "pixels":
+        bytes_taken = f"{ready.name} takes the images' bytes ({ready.input.name}) and decodes them itself"
+        idle |= dict.fromkeys(("scale", "preprocess", "resize", "interpolation"), bytes_taken)
+    for name, reason in idle.items():
+        if getattr(options, name) != getattr(Options, name):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect here: {reason}")
+    if task.name == "detection" and options.resize != "stretch":
+        raise UsageError(f"--resize {options.resize}: boxes are told in the whole image, so use stretch for detection")
 
 
-def _read_labels(path: str) -> list[str]:
-    try:
-        with storage.open(path, "r") as file:
-            lines = file.read().lstrip("\ufeff").replace("\r\n", "\n").rstrip("\n").split("\n")
-            return [line.rstrip("\r") for line in lines]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read labels from it ({error})") from None
-
-
-def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tuple[Scale, Callable[[Any], Any]]:
+def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tuple[Scale | None, Callable[[Any], Any]]:
+    """The scale of the pixels and what makes it; None for a model that takes the images' bytes."""
     import tensorflow as tf
 
     from tfzip.evidence import Scale
     from tfzip.predict import rescaler
 
+    if ready.input.takes != "pixels":
+        return None, lambda encoded: encoded
     if options.preprocess is not None:
         return Scale("raw", "preprocess"), _traced(ready, tf.function(_preprocess(options.preprocess)))
     if options.scale != "auto":
@@ -165,11 +163,11 @@ def _choose_scale(ready: Predictor, options: Options, shown: Scale | None) -> tu
             f"{ready.name}: cannot tell which pixel values the model was trained on, and wrong ones give wrong labels "
             "in silence.\nSay it: --scale raw (0..255), unit (0..1), symmetric (-1..1), caffe or torch, or --preprocess"
         )
-    if shown.name in ("caffe", "torch") and ready.channels != 3:
-        raise UsageError(f"--scale {shown.name} is for three channels; the model takes {ready.channels}")
-    if shown.name != "raw" and not ready.dtype.is_floating:
-        raise UsageError(f"--scale {shown.name}: the model takes {ready.dtype.name} pixels, which are raw")
-    return shown, rescaler(shown.name, ready.dtype)
+    if shown.name in ("caffe", "torch") and ready.input.channels != 3:
+        raise UsageError(f"--scale {shown.name} is for three channels; the model takes {ready.input.channels}")
+    if shown.name != "raw" and not ready.input.dtype.is_floating:
+        raise UsageError(f"--scale {shown.name}: the model takes {ready.input.dtype.name} pixels, which are raw")
+    return shown, rescaler(shown.name, ready.input.dtype)
 
 
 def _preprocess(function: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -190,7 +188,7 @@ def _traced(ready: Predictor, function: Any) -> Any:
     """The user's function as a graph, which must make of a batch of pixels what the model takes."""
     import tensorflow as tf
 
-    wanted = tf.TensorSpec((None, *ready.size, ready.channels), ready.dtype)
+    wanted = ready.input.spec
     try:
         traced = function.get_concrete_function(wanted)
     except Exception as error:  # tracing runs the user's own code
@@ -246,11 +244,16 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batch_size(options: Options, size: tuple[int, int]) -> int:
+def _batch_size(options: Options, given: Input) -> int:
     """What was asked for, or the power of two that keeps a batch's pixels within a core's cache."""
+    if given.batch is not None:
+        if options.batch_size not in ("auto", given.batch):
+            raise UsageError(f"--batch-size {options.batch_size}: the model takes batches of {given.batch} only")
+        return given.batch
     if options.batch_size != "auto":
         return int(options.batch_size)
-    fitting = max(1, _PIXELS_PER_BATCH // (size[0] * size[1]))
+    height, width = given.size or _USUAL_SIZE
+    fitting = max(1, _PIXELS_PER_BATCH // (height * width))
     return min(_LARGEST_BATCH, 1 << (fitting.bit_length() - 1))
 
 
@@ -272,19 +275,10 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
         },
         "source": {"kind": job.source.kind, "labels": options.source_labels},
         "task": task.name,
-        "threshold": options.threshold if task.name == "multilabel" else None,
+        "threshold": task.threshold if task.name == "multilabel" else None,
+        "min_score": task.threshold if task.name == "detection" else None,
         "labels": {"names": list(job.names), "from": job.names_origin},
-        "pixels": {
-            "height": ready.size[0],
-            "width": ready.size[1],
-            "channels": ready.channels,
-            "dtype": ready.dtype.name,
-            "scale": job.scale.name,
-            "scale_from": job.scale.origin,
-            "preprocess": _shown_preprocess(options.preprocess),
-            "resize": options.resize,
-            "interpolation": options.interpolation,
-        },
+        "pixels": _pixels(job),
         "image": options.image,
         "image_key": record.ENCODED if options.image != "keep" else job.image_key,
         "model": {
@@ -292,9 +286,10 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
             "format": ready.format,
             "sha256": ready.fingerprint,
             "signature": ready.signature,
-            "input": ready.input_name,
-            "output": task.output,
-            "scores": ("logits" if task.logits else "probabilities") if task.output else None,
+            "input": ready.input.name,
+            "takes": ready.input.takes,
+            "output": ",".join(task.outputs) or None,
+            "scores": ("logits" if task.logits else "probabilities") if task.classes else None,
         },
         "batch_size": job.batch_size,
         "parallel": job.parallel,
@@ -304,6 +299,24 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
             key: {"dtype": spec.dtype, "shape": list(spec.shape)} for key, spec in sorted(job.features.items())
         },
         "shards": [shard._asdict() for shard in shards],
+    }
+
+
+def _pixels(job: Job) -> dict[str, Any] | None:
+    """How an image became the model's input; None where the model makes that of its bytes."""
+    given, options = job.predictor.input, job.options
+    if job.scale is None or given.size is None:
+        return None
+    return {
+        "height": given.size[0],
+        "width": given.size[1],
+        "channels": given.channels,
+        "dtype": given.dtype.name,
+        "scale": job.scale.name,
+        "scale_from": job.scale.origin,
+        "preprocess": _shown_preprocess(options.preprocess),
+        "resize": options.resize,
+        "interpolation": options.interpolation,
     }
 
 

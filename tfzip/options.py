@@ -16,7 +16,7 @@ from tfzip.layout import LAYOUTS
 if TYPE_CHECKING:
     import tensorflow as tf
 
-TASKS = ("auto", "multiclass", "binary", "multilabel", "raw")
+TASKS = ("auto", "multiclass", "binary", "multilabel", "detection", "raw")
 SCORES = ("auto", "probabilities", "logits")
 SCALES = ("auto", "raw", "unit", "symmetric", "caffe", "torch")
 RESIZES = ("stretch", "crop", "pad")
@@ -53,11 +53,14 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 class Options:
     """How to export; the names and defaults are those of `tfzip export`, whose help tells what each does."""
 
+    imports: Sequence[str] | None = None
+    weights: str | os.PathLike[str] | None = None
     signature: str | None = None
     output: str | None = None
     labels: str | os.PathLike[str] | Sequence[str] | None = None
     task: str = "auto"
     threshold: float = 0.5
+    min_score: float = 0.5
     scores: str = "auto"
     scale: str = "auto"
     preprocess: str | Callable[[tf.Tensor], tf.Tensor] | None = None
@@ -98,20 +101,26 @@ class Options:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)!r}: use {_either(choices)}")
         naming.check_name("name", self.name)
         naming.check_name("split", self.split)
+        self._check_numbers()
+        if isinstance(self.imports, str):
+            raise UsageError(f"--import {self.imports!r}: give a list of module names")
+        if self.preprocess is not None and self.scale != "auto":
+            raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
+        # Those that are parsed: a wrong one is to be told before any work.
+        _ = self.size, self.reencode, self.shard_bytes, self.allowed_failures(100)
+
+    def _check_numbers(self) -> None:
         for name in ("shards", "shard_records", "limit"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least=1, most=_MOST[name])
         for name in ("batch_size", "parallel"):
             if getattr(self, name) != "auto":
                 _whole(name, getattr(self, name), least=1, most=_MOST[name])
-        if not isinstance(self.threshold, (int, float)) or not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold {self.threshold}: use a number from 0 to 1")
+        for name in ("threshold", "min_score"):
+            if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: use a number from 0 to 1")
         if self.shuffle is not None:
             _whole("shuffle", self.shuffle, least=0, most=2**128)
-        if self.preprocess is not None and self.scale != "auto":
-            raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
-        # Those that are parsed: a wrong one is to be told before any work.
-        _ = self.size, self.reencode, self.shard_bytes, self.allowed_failures(100)
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -34,9 +34,9 @@ class Stages:
         self._job = job
         self._read = _reader(job)
         self._decode = decode.decoder(
-            ready.size,
-            ready.channels,
-            ready.dtype,
+            ready.input.size,
+            ready.input.channels,
+            ready.input.dtype,
             resize=options.resize,
             interpolation=options.interpolation,
             reencode=options.reencode,
@@ -55,7 +55,8 @@ class Stages:
             return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
 
         # A thread makes a whole batch: handing each image to another costs as much as decoding a small one.
-        batches = _items(job).interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
+        at_a_time = 1 if job.predictor.stateful else job.parallel
+        batches = _items(job).interleave(_as_it_is(batch), at_a_time, 1, at_a_time, deterministic=True)
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1

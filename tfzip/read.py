@@ -16,6 +16,10 @@ from tfzip.errors import CorruptError, FilenameNotFoundError, NotAnExportError, 
 from tfzip.index import INDEX, Index, split_texts
 from tfzip.naming import from_text, to_bytes, to_str
 from tfzip.record import (
+    BOXES,
+    DETECTED_LABEL,
+    DETECTED_SCORE,
+    DETECTED_TEXT,
     ENCODED,
     FILENAME,
     FORMAT_VERSION,
@@ -214,16 +218,21 @@ class Export:
         compression = "GZIP" if self.manifest["compression"] == "gzip" else ""
         records = tf.data.TFRecordDataset(self.shards, compression)
         records = records.apply(tf.data.experimental.assert_cardinality(len(self)))
-        parse = tf.io.parse_single_example
         if batch_size is not None:
-            records, parse = records.batch(batch_size), tf.io.parse_example
-        return records.map(lambda record: parse(record, spec), parallel)
+            return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, spec), parallel)
+
+        def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+            example = tf.io.parse_single_example(record, spec)  # rows of one size are ragged here only by their type
+            return {key: v.to_tensor() if isinstance(v, tf.RaggedTensor) else v for key, v in example.items()}
+
+        return records.map(parse, parallel)
 
     def __iter__(self) -> Iterator[tuple[Any, str, np.ndarray[Any, Any] | None]]:
         """Yield `(prediction, filename, image)` for every record.
 
-        prediction: float32 scores [C], or for the task `raw` a dict of the outputs; image: uint8 [H, W, 3], None in
-        an export without images.
+        prediction: float32 scores [C]; for the task `raw` a dict of the outputs, for `detection` one of `boxes` [N, 4]
+        (ymin, xmin, ymax, xmax), `scores`, `labels` and `texts`, all [N]. image: uint8 [H, W, 3], None in an export
+        without images.
         """
         import tensorflow as tf
 
@@ -240,10 +249,19 @@ class Export:
         pictures = self._examples(parallel).map(image, parallel).prefetch(parallel).with_options(options)
         try:
             for example in pictures.as_numpy_iterator():
-                outputs = {k.removeprefix(OUTPUT): v for k, v in example.items() if k.startswith(OUTPUT)}
-                yield example.get(SCORES, outputs), to_str(example[FILENAME]), example.get(self.image_key)
+                yield _said(example), to_str(example[FILENAME]), example.get(self.image_key)
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
             raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
+
+
+def _said(example: Mapping[str, Any]) -> Any:
+    """What a loop gives as the prediction of a parsed example."""
+    if DETECTED_SCORE in example:
+        boxes = np.stack([example[key] for key in BOXES], axis=-1)
+        texts = [text.decode("utf-8", "replace") for text in example[DETECTED_TEXT]]
+        return {"boxes": boxes, "scores": example[DETECTED_SCORE], "labels": example[DETECTED_LABEL], "texts": texts}
+    outputs = {key.removeprefix(OUTPUT): value for key, value in example.items() if key.startswith(OUTPUT)}
+    return example.get(SCORES, outputs)
 
 
 def has_index(path: str, split: str | None = None) -> bool:
@@ -281,7 +299,8 @@ def _parsing(key: str, spec: FeatureSpec) -> Any:
 
     dtype = {"bytes": tf.string, "int64": tf.int64, "float": tf.float32}[spec.dtype]
     if None in spec.shape:
-        return tf.io.RaggedFeature(dtype, value_key=key)
+        rows = [tf.io.RaggedFeature.UniformRowLength(size) for size in spec.shape[1:]]
+        return tf.io.RaggedFeature(dtype, value_key=key, partitions=rows)
     return tf.io.FixedLenFeature(spec.shape, dtype)
 
 

@@ -37,6 +37,10 @@ LABELS = "prediction/labels"
 TEXTS = "prediction/texts"
 OUTPUT = "output/"
 EXTRA = "extra/"
+BOXES = tuple(f"image/detection/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+DETECTED_LABEL = "image/detection/label"
+DETECTED_TEXT = "image/detection/text"
+DETECTED_SCORE = "image/detection/score"
 
 _OURS = ("image/", "truth/", "prediction/", "output/")
 
@@ -51,7 +55,7 @@ _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
 class FeatureSpec(NamedTuple):
-    """Type and shape of one feature: dtype is `bytes`, `int64` or `float`; a shape of (None,) varies."""
+    """Type and shape of one feature: dtype is `bytes`, `int64` or `float`; a first dimension of None varies."""
 
     dtype: str
     shape: tuple[int | None, ...] = ()
@@ -87,7 +91,8 @@ class Prediction(NamedTuple):
     """What the model said of one image.
 
     Multiclass and binary: `label`, `text`, `confidence`, `scores`. Multilabel: `labels`, `texts`, `confidence`,
-    `scores`. Raw: nothing but the record's `outputs`.
+    `scores`. Detection: for each box `boxes` [N, 4] (ymin, xmin, ymax, xmax), `labels`, `texts` and `scores`, and the
+    highest score as `confidence`, None if there is no box. Raw: nothing but the record's `outputs`.
     """
 
     confidence: float | None = None
@@ -96,6 +101,7 @@ class Prediction(NamedTuple):
     labels: list[int] | None = None
     texts: list[str] | None = None
     scores: npt.NDArray[np.float32] | None = None
+    boxes: npt.NDArray[np.float32] | None = None
 
 
 class Truth(NamedTuple):
@@ -149,6 +155,9 @@ def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
         return {LABEL: FeatureSpec("int64"), TEXT: FeatureSpec("bytes"), **scores}
     if task == "multilabel":
         return {LABELS: FeatureSpec("int64", (None,)), TEXTS: FeatureSpec("bytes", (None,)), **scores}
+    if task == "detection":
+        floats = dict.fromkeys((*BOXES, DETECTED_SCORE), FeatureSpec("float", (None,)))
+        return {DETECTED_LABEL: FeatureSpec("int64", (None,)), DETECTED_TEXT: FeatureSpec("bytes", (None,)), **floats}
     return {}
 
 
@@ -183,14 +192,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
         height=one(HEIGHT),
         width=one(WIDTH),
         source_id=_text(one(SOURCE_ID)),
-        prediction=Prediction(
-            confidence=one(CONFIDENCE) if CONFIDENCE in specs else None,
-            label=one(LABEL) if LABEL in specs else None,
-            text=_text(one(TEXT)) if TEXT in specs else None,
-            labels=features[LABELS] if LABELS in specs else None,
-            texts=[_text(text) for text in features[TEXTS]] if TEXTS in specs else None,
-            scores=np.array(features[SCORES], np.float32) if SCORES in specs else None,
-        ),
+        prediction=_detections(features) if DETECTED_SCORE in specs else _prediction(features),
         truth=truth,
         outputs={
             key.removeprefix(OUTPUT): _array(features[key], spec)
@@ -205,6 +207,31 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
     )
 
 
+def _prediction(features: Mapping[str, list[Any]]) -> Prediction:
+    return Prediction(
+        confidence=features[CONFIDENCE][0] if CONFIDENCE in features else None,
+        label=features[LABEL][0] if LABEL in features else None,
+        text=_text(features[TEXT][0]) if TEXT in features else None,
+        labels=features.get(LABELS),
+        texts=[_text(text) for text in features[TEXTS]] if TEXTS in features else None,
+        scores=np.array(features[SCORES], np.float32) if SCORES in features else None,
+    )
+
+
+def _detections(features: Mapping[str, list[Any]]) -> Prediction:
+    scores = np.array(features[DETECTED_SCORE], np.float32)
+    sides = [features[key] for key in (*BOXES, DETECTED_LABEL, DETECTED_TEXT)]
+    if any(len(side) != len(scores) for side in sides):
+        raise CorruptError(f"the features {', '.join(BOXES)} and {DETECTED_SCORE} are not equally long")
+    return Prediction(
+        confidence=max(features[DETECTED_SCORE], default=None),
+        labels=features[DETECTED_LABEL],
+        texts=[_text(text) for text in features[DETECTED_TEXT]],
+        scores=scores,
+        boxes=np.array(sides[: len(BOXES)], np.float32).T,
+    )
+
+
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
@@ -216,9 +243,11 @@ def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list
     dtype, values = features[key]
     if dtype != spec.dtype:
         raise CorruptError(f"the feature {key} is {dtype or 'empty'}, not {spec.dtype}")
-    length = None if None in spec.shape else math.prod(size or 0 for size in spec.shape)
-    if length not in (None, len(values)):
-        raise CorruptError(f"the feature {key} holds {len(values)} values, not {length}")
+    size = math.prod(size for size in spec.shape if size is not None)
+    if None in spec.shape and len(values) % (size or 1):
+        raise CorruptError(f"the feature {key} holds {len(values)} values, no multiple of {size}")
+    if None not in spec.shape and len(values) != size:
+        raise CorruptError(f"the feature {key} holds {len(values)} values, not {size}")
     return values
 
 

@@ -144,6 +144,8 @@ _ORIGINS = {
 
 
 def _pixels(pixels: Any) -> str:
+    if pixels is None:
+        return "as the model decodes them: it takes the images' bytes"
     shape = f"{pixels['height']}x{pixels['width']}x{pixels['channels']}"
     return f"{shape} {pixels['scale']} ({_SCALES[pixels['scale']]}, {_ORIGINS[pixels['scale_from']]})"
 
@@ -154,10 +156,11 @@ def _task(export: Export) -> str:
         export.manifest["features"].get("prediction/scores", {"shape": []})["shape"],
     )
     if not classes:
-        return str(facts["task"])
+        return facts["task"] + (f", boxes from {facts['min_score']} on" if facts["min_score"] is not None else "")
     named = {
         "none": "without names",
         "file": "names from the labels file",
+        "model": "names from the model's files",
         "source": "names from the source",
     }
     origin = named.get(facts["labels"]["from"], "names as given")
