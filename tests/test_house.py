@@ -25,7 +25,7 @@ ORDER = [
     ["sources.folder", "sources.table"],
     ["sources.archive", "sources.exported", "sources.python", "sources.skip", "sources.tfds", "sources.tfrecord"],
     ["sources"],
-    ["decode", "encode", "given", "graph", "pairing", "truth"],
+    ["decode", "encode", "graph", "pairing", "truth"],
     ["inputs", "parsing", "effects", "evidence", "models.model"],
     ["models.keras", "models.function"],
     ["models.saved_model"],
@@ -33,6 +33,7 @@ ORDER = [
     ["predictor"],
     ["tasks"],
     ["predict"],
+    ["given"],
     ["plan"],
     ["job"],
     ["pipeline"],
@@ -95,7 +96,7 @@ def test_the_public_names_are_these():
         "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
         "NotAnExportError",
         "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError", "TooManyFailuresError", "Truth",
-        "UsageError", "__version__", "export", "open", "verify", "zip",
+        "UsageError", "__version__", "export", "open", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None

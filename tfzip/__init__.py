@@ -21,7 +21,7 @@ from tfzip.errors import (
     TooManyFailuresError,
     UsageError,
 )
-from tfzip.export import export
+from tfzip.export import export, write
 from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
 from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
 from tfzip.record import Failure, Prediction, Record, Truth
@@ -49,5 +49,6 @@ __all__ = [
     "export",
     "open",
     "verify",
+    "write",
     "zip",
 ]

@@ -191,7 +191,6 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        required=True,
         help="a .keras or .h5 file, a SavedModel folder, keras:NAME, or package.module:callable",
     )
     parser.add_argument("--out", required=True, help="an empty or missing folder")
@@ -211,6 +210,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="a module to import first, for custom layers and operations; repeatable",
     )  # fmt: skip
     add(group, "weights", "of keras:NAME (default: ImageNet's, which Keras downloads)", metavar="FILE")
+    add(group, "predictions", "instead of a model: scores or labels in a .npy file, or a table", metavar="FILE")
+    switch(group, "allow_partial", "images without a prediction in that table fail, others in it are left")
     add(group, "signature", "of a SavedModel (default: serving_default)", metavar="NAME")
     add(
         group,

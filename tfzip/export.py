@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
 from tfzip.record import UNKNOWN, Failure, Shard
-from tfzip.sources import open_source
+from tfzip.sources import open_source, python
 from tfzip.version import __version__
 from tfzip.write import ShardWriter
 
@@ -45,6 +45,7 @@ def export(
         source: a folder of images, or a glob.
         model: path of a `.keras` or `.h5` file or of a SavedModel folder, `keras:NAME`, `package.module:callable`, a
             Keras model, or a callable of one batch, such as a `tf.Module`.
+            None where `predictions` names a file of them.
         out: the folder to write; must be empty or missing.
         **options: those of `tfzip export`, with underscores, as `options.Options` has them: `batch_size=32`,
             `source_labels="folder"`, ... In Python `labels` may be a list of names, `preprocess` a function and
@@ -57,6 +58,34 @@ def export(
         UsageError: the call is wrong; nothing was written.
         DataError: too many images failed; nothing was written.
     """
+    settings, layout = _settled(out, options)
+    return _do(prepare(open_source(source, settings), model, settings), layout)
+
+
+def write(
+    triples: Iterable[tuple[Any, Any, Any]], out: str | os.PathLike[str], **options: Any
+) -> reading.Export | None:
+    """Write an export of predictions made elsewhere, as `tfzip.zip` pairs them; memory stays flat.
+
+    Args:
+        triples: `(prediction, filename, image)`: scores [classes], one score, a label or a class's name, all of one
+            kind; a unique name; encoded bytes, uint8 pixels [H, W, C] or a path.
+        out: the folder to write; must be empty or missing.
+        **options: as for `export`, but those of models.
+
+    Returns and raises what `export` does.
+    """
+    settings, layout = _settled(out, options)
+    from tfzip.given import Given  # here, since it imports TensorFlow
+
+    source, likes = python.from_triples(triples)
+    scores = likes.pop("scores", None)
+    given = Given("the predictions", scores=scores, columns=likes, brought=True)
+    return _do(prepare(source, None, settings, given), layout)
+
+
+def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
+    """The options, checked, and a folder that is free."""
     try:
         settings = Options(**options)
     except TypeError as error:
@@ -66,13 +95,15 @@ def export(
         raise UsageError("--out is empty; give a folder")
     layout = Layout(path, settings.layout, settings.name, settings.split, settings.compression)
     layout.check_free(settings.overwrite)
-    listed = open_source(source, settings)
-    job = prepare(listed, model, settings)
-    if settings.dry_run:
+    return settings, layout
+
+
+def _do(job: Job, layout: Layout) -> reading.Export | None:
+    if job.options.dry_run:
         print(_dry_run(job, layout))
         return None
     _run(job, layout)
-    return reading.open(path, settings.split)
+    return reading.open(layout.out, job.options.split)
 
 
 def _dry_run(job: Job, layout: Layout) -> str:

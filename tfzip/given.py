@@ -6,22 +6,24 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from tfzip import naming, storage
+from tfzip import naming, record, storage, truth
 from tfzip.errors import SourceError, UsageError
-from tfzip.record import UNKNOWN
-from tfzip.sources import Listed, Stream
+from tfzip.inputs import Input
+from tfzip.labels import ClassNames
+from tfzip.naming import to_str
+from tfzip.predict import names_of, read
+from tfzip.predictor import Predictor
+from tfzip.record import UNKNOWN, FeatureSpec
+from tfzip.sources import Element, Listed, Stream, region
 from tfzip.sources.columns import column_of
 from tfzip.sources.table import FILENAME_COLUMNS, read_columns
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from tfzip.sources import Element
+from tfzip.tasks import Task
 
 _SHOWN = 3  # names in an error
 _JUDGED = 1000  # rows whose values tell what scores are
@@ -172,8 +174,8 @@ def check(given: Given, source: Listed | Stream, *, partial: bool) -> None:
             raise UsageError(f"{what} {shown}{more} (--allow-partial goes on without)")
 
 
-def is_probabilities(given: Given) -> bool | None:
-    """Whether the scores are probabilities that add up to one; None if they are in 0..1 but do not."""
+def _add_up(given: Given) -> bool | None:
+    """Whether the scores of an item are probabilities that add up to one; None if in 0..1 they do not."""
     assert given.scores is not None
     some = np.asarray(given.scores[:_JUDGED], np.float64)
     if (some < 0).any() or (some > 1).any():
@@ -181,7 +183,69 @@ def is_probabilities(given: Given) -> bool | None:
     return True if given.classes == 1 or np.allclose(some.sum(axis=1), 1, atol=1e-2) else None
 
 
+def settle(given: Given, *, task: str, scores: str, threshold: float, names: ClassNames) -> Task:
+    """The task that predictions are of, as asked, or as their values tell.
+
+    Raises UsageError where that cannot be known.
+    """
+    if not given.classes:
+        if task not in ("auto", "multiclass"):
+            raise UsageError(f"--task {task}: {given.name} holds one class an image, which is multiclass")
+        texts = given.columns.get("text")
+        known = names.any() or (() if texts is None else tuple(sorted({to_str(text) for text in texts.tolist()})))
+        return Task("multiclass", (), 0, logits=False, threshold=0.0, names=known)
+    adding_up = _add_up(given)
+    if task == "auto":
+        if given.classes > 1 and adding_up is None:
+            raise UsageError(f"{given.name}: its scores do not add up to one: say --task multilabel or --scores logits")
+        task = "binary" if given.classes == 1 else "multiclass"
+    if task not in ("multiclass", "multilabel", "binary") or (task == "binary") != (given.classes == 1):
+        raise UsageError(f"--task {task}: {given.name} holds {given.classes} scores an image")
+    if scores == "auto" and adding_up is False and not given.brought:
+        raise UsageError(f"{given.name}: some scores lie outside 0..1: say --scores logits, if they are")
+    classes = max(given.classes, 2)
+    return Task(task, (), classes, scores == "logits", threshold if task == "multilabel" else 0.0, names.of(classes))
+
+
+def features(given: Given, task: Task) -> dict[str, FeatureSpec]:
+    """The features in which predictions are kept."""
+    if given.classes:
+        return record.prediction_features(task.name, task.classes)
+    found = {record.LABEL: FeatureSpec("int64"), record.TEXT: FeatureSpec("bytes")}
+    return found | ({record.CONFIDENCE: FeatureSpec("float")} if "confidence" in given.columns else {})
+
+
+def as_predictor(given: Given) -> Predictor:
+    """What stands where a model would."""
+    nothing = Input(name="", takes="predictions", dtype=tf.float32, batch=None, rank=0)
+    name = given.name.rpartition("/")[2]
+    return Predictor(name, "predictions", given.fingerprint, None, nothing, None, False, tuple(given.names), given)
+
+
 # The graph.
+
+
+def predicter(task: Task) -> Callable[[Element], Element]:
+    """A graph function over a batch: the predictions that `finder` added become features."""
+    label_of = truth.finder(task.names, ())
+
+    def predict(batch: Element) -> Element:
+        found = {name.removeprefix(_KEY): value for name, value in batch.items() if name.startswith(_KEY)}
+        batch = {name: value for name, value in batch.items() if not name.startswith(_KEY)}
+        if "scores" in found:
+            return batch | read(task, batch["slot"], found["scores"])
+        label = found["label"] if "label" in found else label_of(found["text"])
+        text = found["text"] if "text" in found else names_of(label, task)
+        nothing = tf.fill(tf.shape(label), float("nan"))
+        confidence = found.get("confidence", nothing)
+        features = {record.LABEL: label, record.TEXT: text, record.CONFIDENCE: confidence}
+        row = {"label": label, "text": text, "confidence": confidence, "margin": nothing, "entropy": nothing}
+        return batch | features | row
+
+    return predict
+
+
+_KEY = "given/"
 
 
 def finder(given: Given) -> Callable[[Element], Element]:
@@ -189,8 +253,6 @@ def finder(given: Given) -> Callable[[Element], Element]:
 
     An item that has none fails.
     """
-    import tensorflow as tf
-
     if given.brought:
         return lambda item: item
     columns = {name: tf.constant(values) for name, values in given.columns.items()}
@@ -199,17 +261,15 @@ def finder(given: Given) -> Callable[[Element], Element]:
 
     def add(item: Element) -> Element:
         row = find(item)
-        known = {f"given/{name}": tf.gather(values, row) for name, values in columns.items()}
+        known = {_KEY + name: tf.gather(values, row) for name, values in columns.items()}
         if read is not None:
-            known["given/scores"] = read(row)
+            known[_KEY + "scores"] = read(row)
         return {**item, **known}
 
     return add
 
 
 def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
-    import tensorflow as tf
-
     if given.rows is None:
         return lambda item: item["position"]
     rows = tf.lookup.StaticHashTable(
@@ -229,8 +289,6 @@ def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
 
 def _scores_reader(given: Given) -> Callable[[tf.Tensor], tf.Tensor]:
     """A graph function: a row -> its scores; those of a local file stay there, mapped into memory."""
-    import tensorflow as tf
-
     assert given.scores is not None
     classes, (scores, start) = given.classes, _flat(given.scores)
 
@@ -242,10 +300,6 @@ def _scores_reader(given: Given) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _flat(scores: npt.NDArray[Any]) -> tuple[tf.Tensor, int]:
     """The scores as a flat tensor, and where in it they begin: a `.npy` file has a header of whole numbers of them."""
-    import tensorflow as tf
-
-    from tfzip.sources import region
-
     if isinstance(scores, np.memmap) and scores.flags.c_contiguous and scores.filename:
         return region.values(str(scores.filename), tf.as_dtype(scores.dtype)), scores.offset // scores.itemsize
     return tf.constant(np.ascontiguousarray(scores).reshape(-1)), 0

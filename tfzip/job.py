@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfzip import plan, record
 from tfzip.errors import UsageError
@@ -19,6 +19,7 @@ from tfzip.version import __version__
 
 if TYPE_CHECKING:
     from tfzip.evidence import Scale
+    from tfzip.given import Given
     from tfzip.inputs import Input
     from tfzip.predictor import Predictor
     from tfzip.tasks import Task
@@ -38,6 +39,7 @@ class Job:
     predictor: Predictor
     scale: Scale | None  # None for a model that takes the images' bytes
     prepare: Callable[[Any], Any]
+    given: Given | None  # in place of a model
     task: Task
     names: tuple[str, ...]
     names_origin: str
@@ -80,8 +82,50 @@ class Job:
         return 0 < self.task.classes <= record.INDEXED_SCORES
 
 
-def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
-    """Load the model and settle everything about the export; raises UsageError where that cannot be done."""
+def prepare(source: Listed | Stream, model: Any, options: Options, brought: Given | None = None) -> Job:
+    """Load the model, or the predictions, and settle everything about the export.
+
+    Raises UsageError where that cannot be done.
+    """
+    if model is not None and options.predictions is not None:
+        raise UsageError("--model and --predictions: give one of them")
+    if model is None and options.predictions is None and brought is None:
+        raise UsageError("give a --model, or --predictions made elsewhere")
+    forecast = _from_model(source, model, options) if model is not None else _from_given(source, options, brought)
+    task, names = forecast.task, forecast.names
+    written, carried = _features(source, options, forecast.features)
+    known = task.names or (names.any() if task.name == "raw" else ())
+    return Job(
+        options=options,
+        source=source,
+        predictor=forecast.predictor,
+        scale=forecast.scale,
+        prepare=forecast.prepare,
+        given=forecast.given,
+        task=task,
+        names=known,
+        names_origin=names.origin(known),
+        written=written,
+        carried=carried,
+        plan=_plan(source, options, task.classes),
+        batch_size=_batch_size(options, forecast.predictor.input),
+        parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
+    )
+
+
+class _Forecast(NamedTuple):
+    """What predicts, and what is known of it."""
+
+    predictor: Predictor
+    scale: Scale | None
+    prepare: Callable[[Any], Any]
+    given: Given | None
+    task: Task
+    features: dict[str, FeatureSpec]
+    names: ClassNames
+
+
+def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forecast:
     from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
 
     ready = predictor.load(
@@ -107,23 +151,25 @@ def prepare(source: Listed | Stream, model: Any, options: Options) -> Job:
     )
     _refuse_idle(options, ready, task)
     predicted = {**record.prediction_features(task.name, task.classes), **tasks.output_features(ready, task)}
-    written, carried = _features(source, options, predicted)
-    known = task.names or (names.any() if task.name == "raw" else ())
-    return Job(
-        options=options,
-        source=source,
-        predictor=ready,
-        scale=scale,
-        prepare=prepare,
-        task=task,
-        names=known,
-        names_origin=names.origin(known),
-        written=written,
-        carried=carried,
-        plan=_plan(source, options, task.classes),
-        batch_size=_batch_size(options, ready.input),
-        parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
-    )
+    return _Forecast(ready, scale, prepare, None, task, predicted, names)
+
+
+def _from_given(source: Listed | Stream, options: Options, brought: Given | None) -> _Forecast:
+    from tfzip import given  # here, since it imports TensorFlow
+
+    for option in _OF_MODELS:
+        if getattr(options, option) != getattr(Options, option):
+            raise UsageError(f"--{option.replace('_', '-')} has no effect: the predictions are made already")
+    predictions = brought if brought is not None else given.load(str(options.predictions))
+    given.check(predictions, source, partial=options.allow_partial)
+    names = ClassNames(options.labels, predictions.names, source.classes or ())
+    task = given.settle(predictions, task=options.task, scores=options.scores, threshold=options.threshold, names=names)
+    ready = given.as_predictor(predictions)
+    return _Forecast(ready, None, lambda pixels: pixels, predictions, task, given.features(predictions, task), names)
+
+
+_OF_MODELS = ("signature", "output", "scale", "preprocess", "resize", "interpolation", "image_size", "min_score")
+"""Options that only a model has a use for."""
 
 
 def _refuse_idle(options: Options, ready: Predictor, task: Task) -> None:
@@ -252,6 +298,8 @@ def _batch_size(options: Options, given: Input) -> int:
         return given.batch
     if options.batch_size != "auto":
         return int(options.batch_size)
+    if given.takes == "predictions":
+        return _LARGEST_BATCH
     height, width = given.size or _USUAL_SIZE
     fitting = max(1, _PIXELS_PER_BATCH // (height * width))
     return min(_LARGEST_BATCH, 1 << (fitting.bit_length() - 1))

@@ -69,6 +69,8 @@ class Options:
     image_size: str | Sequence[int] | None = None
     source_labels: str = "none"
     source_split: str | None = None
+    predictions: str | os.PathLike[str] | None = None
+    allow_partial: bool = False
     skip_in: str | os.PathLike[str] | None = None
     root: str | None = None
     filename_column: str | None = None

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, naming, predict, truth
+from tfzip import decode, encode, given, naming, predict, truth
 from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
 from tfzip.record import Failure
@@ -33,6 +33,7 @@ class Stages:
         ready, options = job.predictor, job.options
         self._job = job
         self._read = _reader(job)
+        self._find = _unchanged if job.given is None else given.finder(job.given)
         self._decode = decode.decoder(
             ready.input.size,
             ready.input.channels,
@@ -41,7 +42,10 @@ class Stages:
             interpolation=options.interpolation,
             reencode=options.reencode,
         )
-        self._predict = predict.predicter(ready, job.prepare, job.task)
+        if job.given is None:
+            self._predict = predict.predicter(ready, job.prepare, job.task)
+        else:
+            self._predict = given.predicter(job.task)
         self._encode = encode.encoder(job.written, job.reparsed, index_scores=job.index_scores)
 
     def dataset(self) -> Any:
@@ -67,7 +71,7 @@ class Stages:
         return batches.prefetch(2 * job.parallel).with_options(options)
 
     def _read_and_decode(self, item: Element) -> Element:
-        return self._decode(self._read(item))
+        return self._decode(self._find(self._read(item)))
 
     def _predict_and_encode(self, batch: Element) -> Element:
         return self._encode(self._predict(batch))
@@ -77,6 +81,7 @@ class Stages:
         filename = self._filename(item)
         stages: list[tuple[str, Callable[[Element], Element]]] = [
             ("read", self._read),
+            ("predict", self._find),
             ("decode", self._decode),
             ("predict", lambda element: self._predict({name: t[tf.newaxis] for name, t in element.items()})),
             ("encode", self._encode),
@@ -145,6 +150,8 @@ def _reason(error: Exception) -> str:
     """TensorFlow's message without its names for its own insides."""
     text = getattr(error, "message", None) or str(error)
     text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0]
+    if "Summarized data: b" in text:  # of an assertion
+        text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
     return " ".join(text.split()) or type(error).__name__
 
 

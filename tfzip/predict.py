@@ -52,10 +52,15 @@ def predicter(
         batch = dict(batch)
         given = prepare(batch.pop("pixels")) if predictor.input.takes == "pixels" else batch["encoded"]
         outputs = dict(predictor.function(given))
-        prediction = _READERS[task.name](task, batch["slot"], *(outputs.pop(name) for name in task.outputs))
+        prediction = read(task, batch["slot"], *(outputs.pop(name) for name in task.outputs))
         return batch | prediction | {record.OUTPUT + name: _flat(value) for name, value in outputs.items()}
 
     return predict
+
+
+def read(task: Task, slots: tf.Tensor, *outputs: Any) -> Element:
+    """The outputs of a batch as the features and index values of a task."""
+    return _READERS[task.name](task, slots, *outputs)
 
 
 def _flat(output: Any) -> Any:
@@ -75,7 +80,7 @@ def _probabilities(output: tf.Tensor, task: Task) -> tf.Tensor:
     return output
 
 
-def _names(labels: tf.Tensor, task: Task) -> tf.Tensor:
+def names_of(labels: tf.Tensor, task: Task) -> tf.Tensor:
     """The names of class ids; the ids in decimal of those that have none."""
     ids = tf.strings.as_string(labels)
     if not task.names:
@@ -88,7 +93,7 @@ def _multiclass(task: Task, _slots: tf.Tensor, output: tf.Tensor) -> Element:
     scores = _probabilities(output, task)
     first, second = tf.unstack(tf.math.top_k(scores, 2).values, axis=1)
     label = tf.argmax(scores, axis=1)
-    text = _names(label, task)
+    text = names_of(label, task)
     return {
         record.LABEL: label,
         record.TEXT: text,
@@ -106,7 +111,7 @@ def _multilabel(task: Task, slots: tf.Tensor, output: tf.Tensor) -> Element:
     scores = _probabilities(output, task)
     chosen = tf.where(scores >= task.threshold)  # [:, (row, class)], in the order of rows
     labels = _by_row(chosen[:, 1], chosen, slots)
-    texts = labels.with_flat_values(_names(labels.flat_values, task))
+    texts = labels.with_flat_values(names_of(labels.flat_values, task))
     surest = tf.reduce_min(tf.maximum(scores, 1 - scores), axis=1)
     return {
         record.LABELS: labels,
@@ -132,7 +137,7 @@ def _detection(
     chosen = tf.where(found)  # [:, (row, box)], in the order of rows
     corners = tf.cast(tf.gather_nd(boxes, chosen), tf.float32)
     labels = tf.cast(tf.round(tf.gather_nd(classes, chosen)), tf.int64)  # the Object Detection API has them as floats
-    texts = _by_row(_names(labels, task), chosen, slots)
+    texts = _by_row(names_of(labels, task), chosen, slots)
     highest = tf.reduce_max(tf.where(found, scores, float("-inf")), axis=1)
     return {
         **{key: _by_row(corners[:, i], chosen, slots) for i, key in enumerate(record.BOXES)},

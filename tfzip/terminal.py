@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def summary(export: Export, command: str) -> str:
         lines += [f"  {line}" for line in _failure_lines(export)]
     if counts["ignored"]:
         lines.append(f"{_count(counts['ignored'], 'other file')} ignored")
-    lines.append(f"pixels {_pixels(facts['pixels'])}; task {_task(export)}")
+    lines.append(f"pixels {_pixels(facts)}; task {_task(export)}")
     if unnamed := _truths_without_class(export):
         lines.append(
             f"{_count(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
@@ -48,7 +49,7 @@ def inspection(export: Export) -> str:
         f"{export.path}: {facts['name']}, split {facts['split']}",
         f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
         f"model     {model['name']} ({model['format']}, sha256 {model['sha256'][:12]})",
-        f"pixels    {_pixels(facts['pixels'])}",
+        f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
     ]
@@ -143,9 +144,11 @@ _ORIGINS = {
 }
 
 
-def _pixels(pixels: Any) -> str:
+def _pixels(facts: Mapping[str, Any]) -> str:
+    pixels = facts["pixels"]
     if pixels is None:
-        return "as the model decodes them: it takes the images' bytes"
+        made = facts["model"]["takes"] == "predictions"
+        return "unused: predictions made elsewhere" if made else "as the model decodes them: it takes the images' bytes"
     shape = f"{pixels['height']}x{pixels['width']}x{pixels['channels']}"
     return f"{shape} {pixels['scale']} ({_SCALES[pixels['scale']]}, {_ORIGINS[pixels['scale_from']]})"
 

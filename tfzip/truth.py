@@ -20,7 +20,7 @@ def namer(names: Sequence[str], classes: Sequence[bytes]) -> Callable[[Element],
 
     A text that is no class has the label UNKNOWN; a label that has no name is its own text, in decimal.
     """
-    find = _finder(names, classes)
+    find = finder(names, classes)
 
     def name_truth(item: Element) -> Element:
         if "truth_text" in item:
@@ -30,12 +30,12 @@ def namer(names: Sequence[str], classes: Sequence[bytes]) -> Callable[[Element],
     return name_truth
 
 
-def _finder(names: Sequence[str], classes: Sequence[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A graph function: a text -> its label."""
+def finder(names: Sequence[str], classes: Sequence[bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A graph function: texts -> their labels, UNKNOWN for one that is no class."""
     labels = {name.encode(): label for label, name in enumerate(names)}
     labels |= {raw: labels[text] for raw in classes if (text := naming.to_text(raw).encode()) in labels}
     if not labels:
-        return lambda _: tf.constant(UNKNOWN, tf.int64)
+        return lambda text: tf.fill(tf.shape(text), tf.constant(UNKNOWN, tf.int64))
     pairs = tf.lookup.KeyValueTensorInitializer(list(labels), list(labels.values()), tf.string, tf.int64)
     return tf.lookup.StaticHashTable(pairs, UNKNOWN).lookup
 
