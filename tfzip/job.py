@@ -246,6 +246,8 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
             "preprocess": _shown_preprocess(options.preprocess),
             "resize": options.resize,
             "interpolation": options.interpolation,
+            "exif_orientation": options.exif_orientation,
+            "alpha": options.alpha,
         },
         "image": options.image,
         "model": {

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, naming, predict
+from tfzip import decode, encode, foreign, naming, predict
 from tfzip.job import Job
 from tfzip.record import Failure
 from tfzip.sources import Element
@@ -35,6 +35,8 @@ class Stages:
             ready.dtype,
             resize=options.resize,
             interpolation=options.interpolation,
+            exif_orientation=options.exif_orientation,
+            alpha=options.alpha,
             reencode=options.reencode,
         )
         self._predict = predict.predicter(ready, job.prepare, job.task)
@@ -82,13 +84,18 @@ class Stages:
     def _predict_and_encode(self, batch: Element) -> Element:
         return self._encode(self._predict(batch))
 
+    def _decode_alone(self, element: Element) -> Element:
+        """As in the graph, and what TensorFlow does not read by way of a library that does."""
+        encoded = element["encoded"]
+        return self._decode({**element, "encoded": foreign.translate(encoded)}) | {"encoded": encoded}
+
     def redo(self, slot: int) -> Rows | Failure:
         """One item by itself, stage by stage: its rows, or why it failed."""
         item = self._item(tf.constant(slot, tf.int64))
         filename = naming.to_str(self._job.source.filenames[self._job.plan.order[slot]])
         stages: list[tuple[str, Callable[[Element], Element]]] = [
             ("read", lambda element: element | self._read(element["position"])),
-            ("decode", self._decode),
+            ("decode", self._decode_alone),
             (
                 "predict",
                 lambda element: self._predict(tf.nest.map_structure(lambda t: t[tf.newaxis], element)),
@@ -112,6 +119,7 @@ def _reason(error: Exception) -> str:
     """TensorFlow's message without its names for its own insides."""
     text = getattr(error, "message", None) or str(error)
     text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0]
+    text = text.removeprefix("assertion failed: [").removesuffix("]")
     return " ".join(text.split()) or type(error).__name__
 
 

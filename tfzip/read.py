@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tfzip import framing, storage
-from tfzip.errors import CorruptError, FilenameNotFoundError, NotAnExportError, UsageError
+from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError
 from tfzip.index import INDEX, Index, split_texts
 from tfzip.naming import from_text, to_bytes, to_str
 from tfzip.record import (
@@ -29,6 +29,9 @@ from tfzip.record import (
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_IMAGE = "image"
+"""Beside the features of an example: its image, decoded."""
 
 TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
@@ -216,16 +219,20 @@ class Export:
     def __iter__(self) -> Iterator[tuple[Any, str, np.ndarray[Any, Any] | None]]:
         """Yield `(prediction, filename, image)` for every record.
 
-        prediction: float32 scores [C], or for the task `raw` a dict of the outputs; image: uint8 [H, W, 3], None in
-        an export without images.
+        prediction: float32 scores [C], or for the task `raw` a dict of the outputs; image: uint8 [H, W, 3] as the file
+        has it (alpha dropped, not turned by EXIF), None in an export without images.
         """
         import tensorflow as tf
 
+        from tfzip import formats, images
+
         def image(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if ENCODED in example:
-                decoded = tf.io.decode_image(example[ENCODED], channels=3, expand_animations=False)
-                example = {**example, ENCODED: decoded}
-            return example
+            encoded = example.get(ENCODED)
+            if encoded is None:
+                return example
+            nothing = tf.zeros((0, 0, 3), tf.uint8)
+            decoded = tf.cond(formats.is_lacking(encoded), lambda: nothing, lambda: images.decode(encoded, 3))
+            return {**example, _IMAGE: decoded}
 
         parallel = os.cpu_count() or 1
         options = tf.data.Options()
@@ -234,9 +241,21 @@ class Export:
         try:
             for example in pictures.as_numpy_iterator():
                 outputs = {k.removeprefix(OUTPUT): v for k, v in example.items() if k.startswith(OUTPUT)}
-                yield example.get(SCORES, outputs), to_str(example[FILENAME]), example.get(ENCODED)
+                yield example.get(SCORES, outputs), to_str(example[FILENAME]), _picture(example)
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
             raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
+
+
+def _picture(example: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+    """The image that the graph decoded; or decoded here, if TensorFlow lacks its format."""
+    if _IMAGE not in example or example[_IMAGE].size:
+        return example.get(_IMAGE)
+    from tfzip import foreign, images
+
+    try:
+        return images.decode(foreign.translate(example[ENCODED]), 3).numpy()
+    except ValueError as error:
+        raise DataError(f"{to_str(example[FILENAME])}: {error}") from None
 
 
 def _find_index(path: str, split: str | None) -> str:

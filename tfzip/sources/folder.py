@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tfzip.sources import Element
 
 SUFFIXES = frozenset(
-    # What TensorFlow decodes, and what it does not but people have: these fail by name rather than vanish.
-    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .jxl .tif .tiff .heic .heif .avif .jp2".split()
+    # What TensorFlow decodes, arrays, and what it does not but people have: these fail by name rather than vanish.
+    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .jxl .npy .tif .tiff .heic .heif .avif .jp2 .j2k".split()
 )
 """A file whose name ends so, in any case, is an image."""
 
