@@ -296,7 +296,17 @@ FORMATS = [
     (b"\x00" * 100, ""),
     (b"?" * 100, ""),
     (b" \xff\xd8\xff", ""),
-    (b"II*\x00\x08\x00\x00\x00", ""),
+    (b"II*\x00\x08\x00\x00\x00", "tiff"),
+    (b"MM\x00*\x00\x00\x00\x08", "tiff"),
+    (b"II+\x00\x08\x00\x00\x00", "tiff"),
+    (b"II\x00*", ""),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51\x00\x2f", "jp2"),
+    (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "avif"),
+    (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "heic"),
+    (b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00", "heic"),
+    (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", ""),
+    (b"\x93NUMPY\x01\x00v\x00", "npy"),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ""),
 ]
 
@@ -314,7 +324,7 @@ def test_the_formats_of_a_batch_are_told_one_by_one_in_a_graph():
     assert told == [expected.encode() for _, expected in FORMATS]
 
 
-@pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp"])
+@pytest.mark.parametrize("name", ["jpeg", "png", "gif", "bmp", "webp", "tiff"])
 def test_what_another_encoder_makes_is_of_its_format(name):
     file = io.BytesIO()
     Image.new("RGB", (7, 5), (200, 100, 50)).save(file, name)

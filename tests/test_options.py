@@ -13,6 +13,8 @@ INVALID = {
     "scale": ["", "0..1", "RAW"],
     "resize": ["", "fit"],
     "interpolation": ["", "linear", "BILINEAR"],
+    "exif_orientation": ["", "auto", True],
+    "alpha": ["", "keep", "grey"],
     "source_labels": ["", "folders", True],
     "layout": ["", "tfds"],
     "compression": ["", "zlib", "GZIP", None],

@@ -25,7 +25,7 @@ def schema(name):
         {"source_labels": "folder", "shards": 2},
         {"compression": "none", "image": "none", "shuffle": 3, "limit": 100, "layout": "tfx"},
         {"image": "jpeg:80", "limit": 50, "task": "multilabel", "scores": "probabilities", "threshold": 0.2},
-        {"limit": 50, "task": "raw", "scale": "unit"},
+        {"limit": 50, "task": "raw", "scale": "unit", "exif_orientation": "apply", "alpha": "white"},
     ],
     ids=str,
 )

@@ -244,6 +244,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add(group, "resize", "to the model's size: " + ", ".join(options.RESIZES), metavar="HOW")
     add(group, "interpolation", "of the resize: " + ", ".join(options.INTERPOLATIONS), metavar="HOW")
     add(group, "image_size", "where the model leaves it open", metavar="HxW")
+    add(group, "exif_orientation", "turn each image as its camera noted: ignore, apply", metavar="HOW")
+    add(group, "alpha", "lay transparent images on a colour: " + ", ".join(options.ALPHAS), metavar="COLOUR")
 
     group = parser.add_argument_group("source")
     add(

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfzip import exif, formats, images
 from tfzip.sources import Element
+
+_Turn = Callable[[tf.Tensor], tf.Tensor]
 
 
 def decoder(
@@ -16,58 +19,77 @@ def decoder(
     *,
     resize: str = "stretch",
     interpolation: str = "bilinear",
+    exif_orientation: str = "ignore",
+    alpha: str = "drop",
     reencode: tuple[str, int] | None = None,
 ) -> Callable[[Element], Element]:
     """A graph function that adds `pixels` [height, width, channels] of the model's dtype, still in 0..255.
 
-    Without `size` it adds none: the model takes the bytes, and the image is decoded to know that it can be.
-    It adds `height` and `width` of the image as it was, and with `reencode`, (`jpeg`, quality) or (`png`, 0),
-    `stored`: the whole image encoded anew. The first frame of an animation counts. As
-    `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts the
-    middle out, `pad` keeps it and adds black.
+    Without `size` it adds none: the model takes the bytes, and the image is decoded to know that it can be. With
+    `reencode`, (`jpeg`, quality) or (`png`, 0), it adds `stored`: the whole image encoded anew, and turned as
+    `exif_orientation` says. `height` and `width`, which it adds too, are those of the image that a record holds:
+    of `stored`, or of the file's pixels as they lie there, which no orientation turns.
+
+    As `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts
+    the middle out, `pad` keeps it and adds black.
     """
 
     def decode(element: Element) -> Element:
-        decoded = _decode(element["encoded"], channels)
-        height, width, _ = tf.unstack(tf.shape(decoded, tf.int64))
+        encoded = element["encoded"]
+        turn = _turn(encoded) if exif_orientation == "apply" else _leave
+        image = images.decode(encoded, channels, alpha)
+        upright = turn(image)
+        height, width, _ = tf.unstack(tf.shape(upright if reencode else image, tf.int64))
         element = {**element, "height": height, "width": width}
         if size:
-            pixels = _resize(decoded, *size, resize, interpolation)
+            pixels = _resize(upright, *size, resize, interpolation)
             element["pixels"] = tf.ensure_shape(_cast(pixels, dtype), (*size, channels))
-        if reencode:
-            element["stored"] = _reencode(element["encoded"], *reencode)
+        if reencode and reencode[0] == "jpeg":
+            colours = upright if channels == 3 else turn(images.decode(encoded, 3, alpha))
+            element["stored"] = tf.io.encode_jpeg(colours, quality=reencode[1])
+        elif reencode:
+            element["stored"] = _as_png(encoded, turn)
         return element
 
     return decode
 
 
-def _decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """Bytes -> uint8 [H, W, channels]. Grey is asked of the codec where it can give it, else made from the colours."""
-    if channels == 1:
-        start = tf.strings.substr(encoded, 0, 3)
-        jpeg_or_png = (start == b"\xff\xd8\xff") | (start == b"\x89PN")
-        return tf.cond(
-            jpeg_or_png,
-            lambda: _decode_image(encoded, 1),
-            lambda: tf.image.rgb_to_grayscale(_decode_image(encoded, 3)),
-        )
-    return _decode_image(encoded, channels)
+def _leave(image: tf.Tensor) -> tf.Tensor:
+    return image
 
 
-def _decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, channels or None))
+def _turn(encoded: tf.Tensor) -> _Turn:
+    orientation = exif.orientation(encoded)
+    return lambda image: exif.upright(image, orientation)
+
+
+def _as_png(encoded: tf.Tensor, turn: _Turn) -> tf.Tensor:
+    """Bytes -> PNG with the same channels; a PNG of 16 bits keeps them."""
+    return tf.cond(
+        formats.is_deep_png(encoded),
+        lambda: tf.io.encode_png(turn(tf.io.decode_png(encoded, dtype=tf.uint16))),
+        lambda: tf.io.encode_png(turn(images.decode_as_is(encoded))),
+    )
 
 
 def _resize(image: tf.Tensor, height: int, width: int, resize: str, interpolation: str) -> tf.Tensor:
     """Uint8 [H, W, C] -> float32 [height, width, C]."""
     if resize == "pad":
-        image = tf.image.resize_with_pad(image, height, width, interpolation)
+        image = _pad(image, height, width, interpolation)
     elif resize == "crop":
         image = tf.image.resize(_crop(image, height, width), (height, width), interpolation)
     else:
         image = tf.image.resize(image, (height, width), interpolation)
     return tf.cast(image, tf.float32)
+
+
+def _pad(image: tf.Tensor, height: int, width: int, interpolation: str) -> tf.Tensor:
+    """What `tf.image.resize_with_pad` gives; but that makes no pixel of a very thin image, this at least one."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    fitting = sides / tf.reduce_max(sides / (height, width))
+    top, left = tf.unstack(tf.cast(((height, width) - fitting) / 2, tf.int32))
+    resized = tf.image.resize(image, tf.maximum(tf.cast(fitting, tf.int32), 1), interpolation)
+    return tf.image.pad_to_bounding_box(resized, top, left, height, width)
 
 
 def _crop(image: tf.Tensor, target_height: int, target_width: int) -> tf.Tensor:
@@ -82,9 +104,3 @@ def _crop(image: tf.Tensor, target_height: int, target_width: int) -> tf.Tensor:
 
 def _cast(pixels: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(pixels, dtype) if dtype.is_floating else tf.saturate_cast(tf.round(pixels), dtype)
-
-
-def _reencode(encoded: tf.Tensor, codec: str, quality: int) -> tf.Tensor:
-    if codec == "jpeg":
-        return tf.io.encode_jpeg(_decode_image(encoded, 3), quality=quality)
-    return tf.io.encode_png(_decode_image(encoded, 0))

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfzip import record
+from tfzip.formats import image_format
 from tfzip.record import ENCODED, FeatureSpec
 from tfzip.sources import Element
 
@@ -77,31 +78,6 @@ def _image_values(batch: Element) -> Element:
         record.WIDTH: batch["width"],
         **truth,
     }
-
-
-# The image's format.
-
-_MAGIC = (
-    ("jpeg", b"\xff\xd8\xff"),
-    ("png", b"\x89PNG\r\n\x1a\n"),
-    ("gif", b"GIF8"),
-    ("bmp", b"BM"),
-    ("webp", b"RIFF????WEBP"),
-    ("jxl", b"\xff\x0a"),
-    ("jxl", b"\0\0\0\x0cJXL \r\n\x87\n"),
-    ("", b""),
-)
-"""How the bytes of each format begin; a question mark stands for any byte."""
-
-_HEAD = max(len(magic) for _, magic in _MAGIC)
-
-
-def image_format(encoded: tf.Tensor) -> tf.Tensor:
-    """What the bytes [B] are, by how they begin: `jpeg`, `png`, `gif`, `bmp`, `webp`, `jxl`; empty if none of them."""
-    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD)
-    patterns = np.array([list(magic.ljust(_HEAD, b"?")) for _, magic in _MAGIC], np.uint8)
-    matches = tf.reduce_all((tf.expand_dims(head, 1) == patterns) | (patterns == ord("?")), axis=2)
-    return tf.gather([name for name, _ in _MAGIC], tf.argmax(tf.cast(matches, tf.int32), axis=1))
 
 
 # The wire format (protobuf.dev/programming-guides/encoding).

@@ -16,6 +16,9 @@ METADATA = "metadata.csv"
 def extract(export: Export, to: str | os.PathLike[str]) -> int:
     """Write every image to `to/FILENAME`, byte for byte, and the table `metadata.csv` beside them.
 
+    A file keeps its record's filename, which is unique and the one in the table, also where `--image jpeg:90` made
+    `cat.png` a JPEG: what opens images goes by their bytes, and `image/format` tells.
+
     Args:
         export: with images.
         to: a folder; must be empty or missing. Nothing is written outside it.

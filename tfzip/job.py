@@ -168,7 +168,17 @@ def _from_given(source: Listed | Stream, options: Options, brought: Given | None
     return _Forecast(ready, None, lambda pixels: pixels, predictions, task, given.features(predictions, task), names)
 
 
-_OF_MODELS = ("signature", "output", "scale", "preprocess", "resize", "interpolation", "image_size", "min_score")
+_OF_MODELS = (
+    "signature",
+    "output",
+    "scale",
+    "preprocess",
+    "resize",
+    "interpolation",
+    "image_size",
+    "min_score",
+    "alpha",
+)
 """Options that only a model has a use for."""
 
 
@@ -365,6 +375,8 @@ def _pixels(job: Job) -> dict[str, Any] | None:
         "preprocess": _shown_preprocess(options.preprocess),
         "resize": options.resize,
         "interpolation": options.interpolation,
+        "exif_orientation": options.exif_orientation,
+        "alpha": options.alpha,
     }
 
 

@@ -30,6 +30,8 @@ INTERPOLATIONS = (
     "gaussian",
     "mitchellcubic",
 )
+EXIF_ORIENTATIONS = ("ignore", "apply")
+ALPHAS = ("drop", "white", "black")
 SOURCE_LABELS = ("none", "folder")
 COMPRESSIONS = ("gzip", "none")
 ON_ERROR = ("quarantine", "fail")
@@ -40,6 +42,8 @@ _CHOICES = {
     "scale": SCALES,
     "resize": RESIZES,
     "interpolation": INTERPOLATIONS,
+    "exif_orientation": EXIF_ORIENTATIONS,
+    "alpha": ALPHAS,
     "source_labels": SOURCE_LABELS,
     "layout": LAYOUTS,
     "compression": COMPRESSIONS,
@@ -67,6 +71,8 @@ class Options:
     resize: str = "stretch"
     interpolation: str = "bilinear"
     image_size: str | Sequence[int] | None = None
+    exif_orientation: str = "ignore"
+    alpha: str = "drop"
     source_labels: str = "none"
     source_split: str | None = None
     predictions: str | os.PathLike[str] | None = None

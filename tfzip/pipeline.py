@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, given, naming, predict, truth
+from tfzip import decode, encode, foreign, given, naming, predict, truth
 from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
 from tfzip.record import Failure
@@ -40,6 +40,8 @@ class Stages:
             ready.input.dtype,
             resize=options.resize,
             interpolation=options.interpolation,
+            exif_orientation=options.exif_orientation,
+            alpha=options.alpha,
             reencode=options.reencode,
         )
         if job.given is None:
@@ -76,13 +78,18 @@ class Stages:
     def _predict_and_encode(self, batch: Element) -> Element:
         return self._encode(self._predict(batch))
 
+    def _decode_alone(self, element: Element) -> Element:
+        """As in the graph, and what TensorFlow does not read by way of a library that does."""
+        encoded = element["encoded"]
+        return self._decode({**element, "encoded": foreign.translate(encoded)}) | {"encoded": encoded}
+
     def redo(self, item: Element) -> Rows | Failure:
         """One item by itself, stage by stage: its rows, or why it failed."""
         filename = self._filename(item)
         stages: list[tuple[str, Callable[[Element], Element]]] = [
             ("read", self._read),
             ("predict", self._find),
-            ("decode", self._decode),
+            ("decode", self._decode_alone),
             ("predict", lambda element: self._predict({name: t[tf.newaxis] for name, t in element.items()})),
             ("encode", self._encode),
         ]
@@ -152,6 +159,7 @@ def _reason(error: Exception) -> str:
     text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0]
     if "Summarized data: b" in text:  # of an assertion
         text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
+    text = text.removeprefix("assertion failed: [").removesuffix("]")
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tfzip import framing, storage
-from tfzip.errors import CorruptError, FilenameNotFoundError, NotAnExportError, UsageError
+from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError
 from tfzip.index import INDEX, Index, split_texts
 from tfzip.naming import from_text, to_bytes, to_str
 from tfzip.record import (
@@ -33,6 +33,9 @@ from tfzip.record import (
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_IMAGE = "image"
+"""Beside the features of an example: its image, decoded."""
 
 TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
@@ -231,17 +234,20 @@ class Export:
         """Yield `(prediction, filename, image)` for every record.
 
         prediction: float32 scores [C]; for the task `raw` a dict of the outputs, for `detection` one of `boxes` [N, 4]
-        (ymin, xmin, ymax, xmax), `scores`, `labels` and `texts`, all [N]. image: uint8 [H, W, 3], None in an export
-        without images.
+        (ymin, xmin, ymax, xmax), `scores`, `labels` and `texts`, all [N]. image: uint8 [H, W, 3] as the file has it
+        (alpha dropped, not turned by EXIF), None in an export without images.
         """
         import tensorflow as tf
 
+        from tfzip import formats, images
+
         def image(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if self.image_key in example:
-                encoded = tf.reshape(example[self.image_key], ())
-                decoded = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-                example = {**example, self.image_key: decoded}
-            return example
+            if self.image_key not in example:
+                return example
+            encoded = tf.reshape(example[self.image_key], ())
+            nothing = tf.zeros((0, 0, 3), tf.uint8)
+            decoded = tf.cond(formats.is_lacking(encoded), lambda: nothing, lambda: images.decode(encoded, 3))
+            return {**example, _IMAGE: decoded}
 
         parallel = os.cpu_count() or 1
         options = tf.data.Options()
@@ -249,9 +255,20 @@ class Export:
         pictures = self._examples(parallel).map(image, parallel).prefetch(parallel).with_options(options)
         try:
             for example in pictures.as_numpy_iterator():
-                yield _said(example), to_str(example[FILENAME]), example.get(self.image_key)
+                yield _said(example), to_str(example[FILENAME]), self._picture(example)
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
             raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
+
+    def _picture(self, example: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+        """The image that the graph decoded; or decoded here, if TensorFlow lacks its format."""
+        if _IMAGE not in example or example[_IMAGE].size:
+            return example.get(_IMAGE)
+        from tfzip import foreign, images
+
+        try:
+            return images.decode(foreign.translate(np.ravel(example[self.image_key])[0]), 3).numpy()
+        except ValueError as error:
+            raise DataError(f"{to_str(example[FILENAME])}: {error}") from None
 
 
 def _said(example: Mapping[str, Any]) -> Any:

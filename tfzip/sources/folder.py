@@ -17,8 +17,8 @@ from tfzip.errors import SourceError, UsageError
 from tfzip.sources.source import Listed, file_reader
 
 SUFFIXES = frozenset(
-    # What TensorFlow decodes, and what it does not but people have: these fail by name rather than vanish.
-    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .jxl .tif .tiff .heic .heif .avif .jp2".split()
+    # What TensorFlow decodes, arrays, and what it does not but people have: these fail by name rather than vanish.
+    b".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .webp .jxl .npy .tif .tiff .heic .heif .avif .jp2 .j2k".split()
 )
 """A file whose name ends so, in any case, is an image."""
 

@@ -1,0 +1,74 @@
+"""Which format an image's bytes are in: told by how they begin, never by a name."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+_MAGIC = (
+    # Name, whether this TensorFlow decodes it, how the bytes begin; a question mark stands for any byte.
+    ("jpeg", True, b"\xff\xd8\xff"),
+    ("png", True, _PNG),
+    ("gif", True, b"GIF8"),
+    ("bmp", True, b"BM" + b"?" * 26 + b"\x18\0\0\0\0\0"),  # 24 bits a pixel, not compressed
+    ("bmp", True, b"BM" + b"?" * 26 + b"\x20\0\0\0\0\0"),
+    ("bmp", False, b"BM"),  # of those with a palette TensorFlow would give the indices
+    ("webp", hasattr(tf.io, "decode_webp"), b"RIFF????WEBP"),
+    ("jxl", hasattr(tf.io, "decode_jxl"), b"\xff\x0a"),
+    ("jxl", hasattr(tf.io, "decode_jxl"), b"\0\0\0\x0cJXL \r\n\x87\n"),
+    ("npy", True, b"\x93NUMPY"),
+    ("tiff", False, b"II*\0"),
+    ("tiff", False, b"MM\0*"),
+    ("tiff", False, b"II+\0"),
+    ("tiff", False, b"MM\0+"),
+    ("jp2", False, b"\0\0\0\x0cjP  \r\n\x87\n"),
+    ("jp2", False, b"\xff\x4f\xff\x51"),
+    ("avif", False, b"????ftypavi"),
+    ("heic", False, b"????ftyphe"),
+    ("heic", False, b"????ftypmif1"),
+    ("heic", False, b"????ftypmsf1"),
+    ("", True, b""),  # something else: TensorFlow says what it thinks of it
+)
+
+_NAMES = [name for name, _, _ in _MAGIC]
+_HEAD = max(len(magic) for _, _, magic in _MAGIC)
+
+
+def image_format(encoded: tf.Tensor) -> tf.Tensor:
+    """The format's name for each of the bytes [...]: `jpeg`, `png`, `gif`, ...; empty if none of those known here."""
+    return tf.gather(_NAMES, _kind(encoded))
+
+
+def is_any(encoded: tf.Tensor, names: tuple[str, ...]) -> tf.Tensor:
+    """Whether the bytes [...] are in one of these formats, and TensorFlow decodes them."""
+    return tf.gather([name in names and decoded for name, decoded, _ in _MAGIC], _kind(encoded))
+
+
+def is_lacking(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes [...] are in a format that is known here, but not to this TensorFlow."""
+    return tf.gather([not decoded for _, decoded, _ in _MAGIC], _kind(encoded))
+
+
+def is_deep_png(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes [...] are a PNG of 16 bits a channel."""
+    return _begins(encoded, [_PNG + b"?" * 16 + b"\x10"])[..., 0]
+
+
+def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes [...] are a WebP of several frames."""
+    flags = tf.io.decode_raw(encoded, tf.uint8, fixed_length=21)[..., 20]
+    return _begins(encoded, [b"RIFF????WEBPVP8X"])[..., 0] & (tf.bitwise.bitwise_and(flags, 2) > 0)
+
+
+def _kind(encoded: tf.Tensor) -> tf.Tensor:
+    """The first row of the table that fits."""
+    return tf.argmax(tf.cast(_begins(encoded, [magic for _, _, magic in _MAGIC]), tf.int32), axis=-1)
+
+
+def _begins(encoded: tf.Tensor, magics: list[bytes]) -> tf.Tensor:
+    """Whether the bytes [...] begin so: [..., magics]."""
+    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD)
+    patterns = np.array([list(magic.ljust(_HEAD, b"?")) for magic in magics], np.uint8)
+    return tf.reduce_all((tf.expand_dims(head, -2) == patterns) | (patterns == ord("?")), axis=-1)

@@ -1,0 +1,107 @@
+"""Graph: an image's bytes -> its pixels, as uint8, whatever the format. Of an animation the first frame counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfzip import formats, npy
+
+_BACKGROUNDS = {"white": 255, "black": 0}
+_JPEG, _PNG, _GIF = b"\xff\xd8\xff", b"\x89PN", b"GIF"
+_CODECS = {1: (_JPEG, _PNG), 3: (_JPEG, _PNG, _GIF), 4: ()}
+"""How the formats begin whose decoder itself gives so many channels, whatever the file has.
+
+The decoder of PNG gives four too, but with hardly any alpha where the file has less than 8 bits and no alpha.
+"""
+
+
+def decode(encoded: tf.Tensor, channels: int, alpha: str = "drop") -> tf.Tensor:
+    """Bytes [] -> uint8 [H, W, channels].
+
+    Args:
+        encoded: a file of a format that TensorFlow reads, or a `.npy` array (see `npy.decode`).
+        channels: 1 grey, 3 RGB, 4 RGBA (opaque where the file has no alpha).
+        alpha: of an image that has it (PNG, WebP, `.npy`): `drop`, or `white` or `black` to lay the image on.
+
+    Raises:
+        InvalidArgumentError: no whole image, or of a format that TensorFlow lacks.
+    """
+    image = tf.cond(
+        _is_plain(encoded, channels, alpha),
+        lambda: _decode_image(encoded, channels),
+        lambda: _aside(lambda encoded: _convert(decode_as_is(encoded), channels, alpha), encoded),
+    )
+    return tf.ensure_shape(image, (None, None, channels))
+
+
+def decode_as_is(encoded: tf.Tensor) -> tf.Tensor:
+    """Bytes [] -> uint8 [H, W, C] of as many channels as the file has: grey, grey and alpha, RGB, RGBA."""
+    tf.debugging.Assert(~formats.is_lacking(encoded), ["TensorFlow lacks the format"])
+    image = tf.case(
+        [
+            (formats.is_any(encoded, ("npy",)), lambda: npy.decode(encoded)),
+            (formats.is_animated_webp(encoded), lambda: _decode_animated_webp(encoded)),
+            # The fourth byte of a BMP is rarely meant as alpha.
+            (formats.is_any(encoded, ("bmp",)), lambda: _decode_image(encoded, 3)),
+        ],
+        default=lambda: _decode_image(encoded, 0),
+    )
+    return tf.ensure_shape(image, (None, None, None))
+
+
+def _is_plain(encoded: tf.Tensor, channels: int, alpha: str) -> tf.Tensor:
+    """Whether TensorFlow's decoder gives what is wanted. Asked of every image, so in as few operations as can be."""
+    codecs: list[bytes] = [begin for begin in _CODECS[channels] if begin != _PNG or alpha == "drop"]
+    begin = tf.strings.substr(encoded, 0, 3)
+    is_plain = tf.reduce_any(begin == tf.constant(codecs, tf.string, (len(codecs),)))
+    if channels != 1:
+        return is_plain
+    # A JPEG in CMYK cannot be decoded to grey.
+    return tf.cond(begin == _JPEG, lambda: tf.image.extract_jpeg_shape(encoded)[2] < 4, lambda: is_plain)
+
+
+def _decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    return tf.io.decode_image(encoded, channels, expand_animations=False)
+
+
+def _aside(function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor) -> tf.Tensor:
+    """Call a function that few images need, as one operation: the others pay for each operation they pass by."""
+    if tf.executing_eagerly():
+        return function(encoded)
+    signature = [tf.TensorSpec((), tf.string)]
+    attributes = {"_noinline": True}
+    return tf.function(function, signature, autograph=False, experimental_attributes=attributes)(encoded)
+
+
+def _decode_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Bytes [] -> uint8 [H, W, 4].
+
+    TensorFlow makes four channels of an animation, but room for three where the header says that there is no alpha,
+    and writes behind it. So the header is made to say that there is.
+    """
+    flags = tf.bitwise.bitwise_or(tf.io.decode_raw(encoded, tf.uint8, fixed_length=21)[20], 0x10)
+    flags = tf.gather([bytes([byte]) for byte in range(256)], tf.cast(flags, tf.int32))
+    pieces = [tf.strings.substr(encoded, 0, 20), flags, tf.strings.substr(encoded, 21, -1)]
+    return _decode_image(tf.strings.join(pieces), 4)
+
+
+def _convert(image: tf.Tensor, channels: int, alpha: str) -> tf.Tensor:
+    """Uint8 [H, W, 1 to 4] -> [H, W, channels]."""
+    has_alpha = tf.shape(image)[2] % 2 == 0
+    colours = tf.cond(has_alpha, lambda: image[..., :-1], lambda: image)
+    opaque = tf.ones_like(image[..., :1]) * 255
+    opacity = tf.cond(has_alpha, lambda: image[..., -1:], lambda: opaque)
+    if alpha != "drop":
+        colours, opacity = _lay_on(_BACKGROUNDS[alpha], colours, opacity), opaque
+    is_grey = tf.shape(colours)[2] == 1
+    if channels == 1:
+        return tf.cond(is_grey, lambda: colours, lambda: tf.image.rgb_to_grayscale(colours))
+    rgb = tf.cond(is_grey, lambda: tf.tile(colours, (1, 1, 3)), lambda: colours)
+    return tf.concat([rgb, opacity], 2) if channels == 4 else rgb
+
+
+def _lay_on(background: int, colours: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    colours, opacity = tf.cast(colours, tf.int32), tf.cast(opacity, tf.int32)
+    return tf.cast((colours * opacity + background * (255 - opacity) + 127) // 255, tf.uint8)
