@@ -41,9 +41,15 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
 
 def test_every_command_works(text, folder, capsys):
     commands = re.findall(r"^    python -m (tfzip .*?)(?:  +#.*)?$", text, re.MULTILINE)
-    assert [shlex.split(command)[1] for command in commands] == ["export", "inspect", "get", "verify", "extract"]
+    assert [shlex.split(command)[1] for command in commands] == [
+        "export", "inspect", "get", "verify", "extract", "export",
+    ]  # fmt: skip
     for command in commands:
+        if "scores.npy" in command:
+            np.save("scores.npy", [record.prediction.scores for record in tfzip.open("labelled/")[:]])
         assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    scores = {record.filename: record.prediction.scores.tolist() for record in tfzip.open("labelled/")[:]}
+    assert {record.filename: record.prediction.scores.tolist() for record in tfzip.open("joined/")[:]} == scores
     assert (folder / "cat.jpg").read_bytes() == (folder / "photos/cats/1.jpg").read_bytes()
     assert (folder / "images/dogs/3.jpg").read_bytes() == (folder / "photos/dogs/3.jpg").read_bytes()
 
@@ -51,9 +57,14 @@ def test_every_command_works(text, folder, capsys):
 @pytest.mark.usefixtures("folder")
 def test_every_piece_of_python_works(text, photographs_model):
     pieces = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(pieces) == 2
-    names = {"model": photographs_model, "tf": tf}
-    for piece in pieces:
+    assert len(pieces) == 5
+    paths = sorted(Path("photos").rglob("*.jpg"))
+    size = photographs_model.input_shape[1:3]
+    images = np.stack([tf.image.resize(tf.io.decode_jpeg(path.read_bytes()), size) for path in paths]).astype(np.uint8)
+    names = {"model": photographs_model, "tf": tf, "images": images, "paths": paths}
+    names["filenames"] = [path.relative_to("photos").as_posix() for path in paths]
+    assert pieces[1].startswith("predictions =")
+    for piece in (pieces[0], pieces[4]):
         exec(piece, names)
     assert len(names["export"]) == 24
     assert names["record"].filename == "cats/1.jpg"
@@ -61,6 +72,13 @@ def test_every_piece_of_python_works(text, photographs_model):
     assert sum(len(batch["image/filename"]) for batch in names["export"].dataset(batch_size=64)) == 24
     assert len(list(names["dataset"])) == 24
     assert isinstance(names["image"], np.ndarray)
+    for piece, out in zip(pieces[1:4], ("all/", "metadata/", "batches/"), strict=True):
+        exec(piece, names)
+        scores = {record.filename: record.prediction.scores for record in tfzip.open(out)[:]}
+        assert scores.keys() == set(names["filenames"])
+        wanted = photographs_model.predict(images, verbose=0)
+        np.testing.assert_allclose([scores[name] for name in names["filenames"]], wanted, atol=1e-5)
+    assert not (set(tfzip.open("metadata/").features) & {"image/encoded"})
 
 
 def test_every_option_it_names_exists(text):

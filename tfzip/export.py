@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import index, naming, schema, storage
+from tfzip import index, naming, pairing, schema, storage
 from tfzip import read as reading
 from tfzip.errors import DataError, TfzipError, TooManyFailuresError, UsageError
 from tfzip.job import Job, manifest, prepare
@@ -69,7 +69,7 @@ def write(
 
     Args:
         triples: `(prediction, filename, image)`: scores [classes], one score, a label or a class's name, all of one
-            kind; a unique name; encoded bytes, uint8 pixels [H, W, C] or a path.
+            kind; a unique name; encoded bytes, uint8 pixels [H, W, C] or a path. Or batches of each.
         out: the folder to write; must be empty or missing.
         **options: as for `export`, but those of models.
 
@@ -78,7 +78,7 @@ def write(
     settings, layout = _settled(out, options)
     from tfzip.given import Given  # here, since it imports TensorFlow
 
-    source, likes = python.from_triples(triples)
+    source, likes = python.from_triples(pairing.singly(triples))
     scores = likes.pop("scores", None)
     given = Given("the predictions", scores=scores, columns=likes, brought=True)
     return _do(prepare(source, None, settings, given), layout)

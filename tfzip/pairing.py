@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tfzip.errors import UsageError
@@ -26,8 +26,12 @@ def zip(  # noqa: A001 - tfzip.zip, as the builtin
 
     Raises UsageError where one ends before the others.
     """
-    iterators = [iter(predictions), iter(filenames), iter(images)]
-    for number, (prediction, filename, image) in enumerate(_strict(iterators, "")):
+    return singly(_strict([iter(predictions), iter(filenames), iter(images)], ""))
+
+
+def singly(triples: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, str | bytes, Any]]:
+    """Triples one by one: those that are whole batches taken apart, strictly."""
+    for number, (prediction, filename, image) in enumerate(triples):
         if isinstance(filename, (str, bytes, os.PathLike)):
             yield prediction, os.fspath(filename), image
         else:
