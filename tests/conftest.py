@@ -106,3 +106,13 @@ def photographs_model():
             layers.Dense(7, activation="softmax", kernel_initializer=large),
         ]
     )
+
+
+def operations(dataset):
+    """The types of all operations in a dataset's graph and in every function below it."""
+    import tensorflow as tf
+
+    serialized = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor, external_state_policy=1)
+    graph = tf.compat.v1.GraphDef.FromString(serialized.numpy())
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return {node.op for node in nodes}

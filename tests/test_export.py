@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import operations
 
 import tfzip
 from tfzip import pipeline
@@ -178,14 +179,6 @@ def test_no_python_function_runs_inside_the_graph(photographs, photographs_model
     assert not {name for name in operations(dataset) if "PyFunc" in name}
     by_python = dataset.map(lambda items, _: tf.py_function(lambda value: value, [items["slot"]], tf.int64))
     assert "EagerPyFunc" in operations(by_python)  # and would see one
-
-
-def operations(dataset):
-    """The types of all operations in a dataset's graph and in every function below it."""
-    serialized = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor, external_state_policy=1)
-    graph = tf.compat.v1.GraphDef.FromString(serialized.numpy())
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return {node.op for node in nodes}
 
 
 @pytest.mark.parametrize("shards", [3, 40])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tfzip.errors import SourceError, UsageError
+from tfzip.errors import BrokenSourceError, SourceError, TfzipError, UsageError
 from tfzip.naming import to_bytes
 from tfzip.options import Options
 from tfzip.record import UNKNOWN
@@ -204,8 +204,13 @@ def _kind_of(prediction: Any) -> tuple[str, npt.NDArray[Any]]:
 
 def _first(items: Iterable[Any]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
     """The first item, which tells what all have, and all of them."""
-    iterator = map(_item, items)
-    first = next(iterator, None)
+    try:
+        iterator = map(_item, items)
+        first = next(iterator, None)
+    except TfzipError:
+        raise
+    except Exception as error:
+        raise BrokenSourceError(f"the iterable: {type(error).__name__}: {error}") from error
     if first is None:
         raise SourceError("the iterable gave no image")
 

@@ -41,7 +41,7 @@ def from_table(path: str, options: Options) -> Listed:
     rows = read_columns(path)
     if not rows:
         raise SourceError(f"{path}: it names no images")
-    named, labelled = _columns(path, rows, options)
+    named, labelled = ("filename", None) if path.endswith(".txt") else _columns(path, rows, options)
     paths = [naming.to_bytes(str(value)) for value in rows.pop(named)]
     truths = rows.pop(labelled) if labelled else None
     root, filenames, rejected = _below(path, paths, options.root)
