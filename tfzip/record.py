@@ -210,7 +210,12 @@ def _text(value: bytes) -> str:
 
 
 def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:
-    """The values of a feature, which must be of its dtype and as many as its shape has room for."""
+    """The values of a feature, which must be of its dtype and as many as its shape has room for.
+
+    One of varying length may be missing, as TensorFlow's parsers have it too: it has no values.
+    """
+    if features.get(key, ("", []))[0] == "" and None in spec.shape:
+        return []
     if key not in features:
         raise CorruptError(f"a record lacks the feature {key}")
     dtype, values = features[key]
