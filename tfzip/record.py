@@ -38,6 +38,7 @@ TEXTS = "prediction/texts"
 OUTPUT = "output/"
 EXTRA = "extra/"
 
+_PREDICTED = ("prediction/", OUTPUT, "image/detection/")
 _OURS = ("image/", "truth/", "prediction/", "output/")
 
 UNKNOWN = -1
@@ -212,9 +213,9 @@ def _text(value: bytes) -> str:
 def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:
     """The values of a feature, which must be of its dtype and as many as its shape has room for.
 
-    One of varying length may be missing, as TensorFlow's parsers have it too: it has no values.
+    One of varying length that a source brought may be missing, which TensorFlow's parsers take for no values too.
     """
-    if features.get(key, ("", []))[0] == "" and None in spec.shape:
+    if None in spec.shape and not key.startswith(_PREDICTED) and not features.get(key, ("", []))[0]:
         return []
     if key not in features:
         raise CorruptError(f"a record lacks the feature {key}")
