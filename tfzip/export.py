@@ -19,7 +19,7 @@ import numpy as np
 
 from tfzip import index, naming, pairing, schema, storage
 from tfzip import read as reading
-from tfzip.errors import DataError, TfzipError, TooManyFailuresError, UsageError
+from tfzip.errors import DataError, SourceError, TfzipError, TooManyFailuresError, UsageError
 from tfzip.job import Job, manifest, prepare
 from tfzip.layout import Layout
 from tfzip.options import Options
@@ -169,9 +169,13 @@ def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]
             _save_rows(job, layout.work_rows(shard), rows, writer)
             writers.append(writer)
     records = sum(writer.records for writer in writers)
+    if not records and not failures:
+        held = (
+            "" if job.options.skip_in is None else f" that {os.fspath(job.options.skip_in)} does not hold (--skip-in)"
+        )
+        raise SourceError(f"{job.source.name} gave no image{held}")
     if not records:
-        first = f"; {_told(failures[0])}" if failures else ""
-        raise DataError(f"{job.source.name}: none of its {len(failures)} images gave a record{first}")
+        raise DataError(f"{job.source.name}: none of its {len(failures)} images gave a record; {_told(failures[0])}")
     _check_failures(job, failures, job.options.allowed_failures(records + len(failures)))
     files = [layout.shard_file(shard, len(writers)) for shard in range(len(writers))]
     shards = [Shard(f, w.records, w.bytes, w.sha256) for f, w in zip(files, writers, strict=True)]

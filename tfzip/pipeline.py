@@ -98,6 +98,8 @@ class Stages:
                 item = function(item)
             except (tf.errors.OpError, ValueError) as error:
                 return Failure(filename, stage, _reason(error))
+            if stage == "read":
+                filename = naming.to_str(item["filename"].numpy())  # a TFRecord has it inside
         return {name: tensor.numpy() for name, tensor in item.items()}
 
     def _filename(self, item: Element) -> str:

@@ -42,6 +42,7 @@ DETECTED_LABEL = "image/detection/label"
 DETECTED_TEXT = "image/detection/text"
 DETECTED_SCORE = "image/detection/score"
 
+_PREDICTED = ("prediction/", OUTPUT, "image/detection/")
 _OURS = ("image/", "truth/", "prediction/", "output/")
 
 UNKNOWN = -1
@@ -237,7 +238,12 @@ def _text(value: bytes) -> str:
 
 
 def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:
-    """The values of a feature, which must be of its dtype and as many as its shape has room for."""
+    """The values of a feature, which must be of its dtype and as many as its shape has room for.
+
+    One of varying length that a source brought may be missing, which TensorFlow's parsers take for no values too.
+    """
+    if None in spec.shape and not key.startswith(_PREDICTED) and not features.get(key, ("", []))[0]:
+        return []
     if key not in features:
         raise CorruptError(f"a record lacks the feature {key}")
     dtype, values = features[key]

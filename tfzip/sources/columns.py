@@ -64,7 +64,7 @@ def _floats(values: Sequence[Any]) -> npt.NDArray[np.float32]:
 
 def _is_integer(value: Any) -> bool:
     if isinstance(value, str):
-        return _INTEGER.fullmatch(value) is not None and abs(int(value)) < 2**63
+        return _INTEGER.fullmatch(value) is not None and _is_integer(int(value))
     return isinstance(value, int) and -(2**63) <= value < 2**63
 
 

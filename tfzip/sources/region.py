@@ -71,9 +71,10 @@ def gzip_pieces(path: str, total: int, starts: Positions, sizes: Positions) -> A
         starts: of the pieces, in order, none inside another.
         sizes: of the pieces.
     """
-    step = _step(total)
+    step = _step(total, total - int(np.max(starts + sizes, initial=0)))
     edges = np.arange(0, total - total % step + 1, step, dtype=np.int64)
     done = np.searchsorted(starts + sizes, edges, "right")  # pieces that end before each edge
+    done[0] = 0  # though it be of no size
     waiting = np.append(starts, total)[done]
     kept = tf.constant(np.minimum(waiting, edges))  # where the text begins that is still needed at each edge
     firsts, begins, lengths = tf.constant(done), tf.constant(starts), tf.constant(sizes)
@@ -93,10 +94,9 @@ def gzip_pieces(path: str, total: int, starts: Positions, sizes: Positions) -> A
     return windows.flat_map(_as_it_is(cut))
 
 
-def _step(total: int) -> int:
-    """The largest chunk of whole 512-byte blocks that divides them all: the dataset takes no shorter one at the end."""
-    blocks = total // 512
-    return 512 * next(size for size in range(min(_CHUNK // 512, max(blocks, 1)), 0, -1) if blocks % size == 0)
+def _step(total: int, unused: int) -> int:
+    """The largest chunk that divides a file but for bytes unused at its end: the dataset takes no shorter one."""
+    return next(size for size in range(max(1, min(_CHUNK, total)), 0, -1) if total % size <= unused)
 
 
 def _as_it_is(function: Callable[..., Any]) -> Any:

@@ -13,7 +13,7 @@ from isal import igzip
 from tfzip import framing, record, storage
 from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
 from tfzip.options import Options
-from tfzip.record import ENCODED, FILENAME, FeatureSpec
+from tfzip.record import ENCODED, FILENAME, UNKNOWN, FeatureSpec
 from tfzip.sources.source import Carried, Listed, Stream
 
 if TYPE_CHECKING:
@@ -84,18 +84,25 @@ def _frames(path: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bo
 
 
 def _sampled(shown: str, paths: Sequence[str]) -> dict[str, FeatureSpec]:
-    """The features of the first records; those that tfzip writes itself keep their shape, others may vary in length."""
-    features: dict[str, FeatureSpec] = {}
+    """The features of the first records."""
     try:
-        for serialized in itertools.islice(_serialized(paths), _SAMPLE):
-            for key, (dtype, _) in record.parse_example(serialized).items():
-                own = _SCALARS.get(key)
-                spec = own if own and own.dtype == dtype else FeatureSpec(dtype, (None,))
-                if dtype and features.setdefault(key, spec) != spec:
-                    raise CorruptError(f"the feature {key} is {spec.dtype} in one record, {features[key].dtype} before")
+        sample = [
+            {key: (dtype, len(values)) for key, (dtype, values) in record.parse_example(serialized).items() if dtype}
+            for serialized in itertools.islice(_serialized(paths), _SAMPLE)
+        ]
+        return {key: _spec(key, sample) for key in dict.fromkeys(key for example in sample for key in example)}
     except CorruptError as error:
         raise BrokenSourceError(f"{shown}: {error}") from None
-    return features
+
+
+def _spec(key: str, sample: Sequence[Mapping[str, tuple[str, int]]]) -> FeatureSpec:
+    """Type and shape of a feature: one value if tfzip would write just one and all have it, else any number."""
+    found = {example.get(key, ("", 0)) for example in sample}
+    dtypes = sorted({dtype for dtype, _ in found} - {""})
+    if len(dtypes) > 1:
+        raise CorruptError(f"the feature {key} is {' in one record, '.join(dtypes)} in another")
+    own = _SCALARS.get(key)
+    return own if own and found == {(own.dtype, 1)} else FeatureSpec(dtypes[0], (None,))
 
 
 def _serialized(paths: Sequence[str]) -> Iterator[bytes]:
@@ -122,8 +129,8 @@ class _Keys:
             if key is not None and (key not in features or features[key].dtype not in dtypes):
                 there = ", ".join(f"{name} {spec.dtype}" for name, spec in sorted(features.items()))
                 raise UsageError(f"{shown}: no feature {key!r} of {' or '.join(dtypes)} (--{role}-key); it has {there}")
-        found = [key for key in (self.image, self.filename, self.truth) if key is not None]
-        self.features = {**features, **{key: FeatureSpec(features[key].dtype) for key in found}}
+        single = [key for key in (self.image, self.filename) if key is not None]
+        self.features = {**features, **{key: FeatureSpec(features[key].dtype) for key in single}}
 
     def numbered(self, position: int) -> bytes:
         return f"{self._split}/{position:08d}".encode()
@@ -133,8 +140,12 @@ class _Keys:
         import tensorflow as tf
 
         dtypes = {"bytes": tf.string, "int64": tf.int64}
-        wanted = {key: self.features[key].dtype for key in (self.image, self.filename, self.truth) if key is not None}
-        spec = {key: tf.io.FixedLenFeature((), dtypes[dtype]) for key, dtype in wanted.items()}
+        single = {key: spec.dtype for key, spec in self.features.items() if not spec.shape}
+        spec = {key: tf.io.FixedLenFeature((), dtypes[dtype]) for key, dtype in single.items()}
+        spec[self.image] = tf.io.FixedLenFeature((), tf.string, "")  # without an image a record fails alone
+        if self.truth is not None:
+            labels = self.features[self.truth].dtype == "int64"
+            spec[self.truth] = tf.io.FixedLenFeature((), tf.int64, UNKNOWN) if labels else spec[self.image]
 
         def parse(position: tf.Tensor, serialized: tf.Tensor) -> Element:
             parsed = tf.io.parse_single_example(serialized, spec)
@@ -142,7 +153,7 @@ class _Keys:
             named = parsed[self.filename] if self.filename else tf.strings.join([self._split, "/", number])
             item = {"filename": named, "encoded": parsed[self.image], "example": serialized}
             if self.truth is not None:
-                item["truth" if wanted[self.truth] == "int64" else "truth_text"] = parsed[self.truth]
+                item["truth" if labels else "truth_text"] = parsed[self.truth]
             return item
 
         return parse
