@@ -16,7 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 import tfzip
-from tfzip import record
+from tfzip import cli, record, terminal
 from tfzip.errors import UsageError
 
 needs_tf_keras = pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="tf_keras is not installed")
@@ -614,6 +614,20 @@ def test_the_manifest_and_schema_of_detections_fit(detected):
     assert {feature.name for feature in described.feature} == set(export.features)
 
 
+def test_the_terminal_tells_of_detections(detected, capsys):
+    export, expected = detected
+    least = export.manifest["min_score"]
+    for shown in (terminal.summary(export, "tfzip"), terminal.inspection(export)):
+        assert f"detection, boxes from {least} on" in shown
+        assert "truth" not in shown.split("features")[0], "folders are no classes of boxes"
+    name = next(name for name, boxes in expected.items() if boxes["labels"])
+    assert cli.main(["get", export.path, name]) == 0
+    told = json.loads(capsys.readouterr().out)["prediction"]
+    assert told["texts"] == expected[name]["texts"]
+    np.testing.assert_allclose(told["boxes"], expected[name]["boxes"], rtol=1e-6)
+    np.testing.assert_allclose(told["scores"], expected[name]["scores"], rtol=1e-6)
+
+
 OWN = ("where", "sure", "what", "many")
 
 
@@ -681,3 +695,16 @@ def test_a_classifier_asked_for_detection_is_told_what_detection_needs(images, p
     with pytest.raises(UsageError, match=r"boxes, scores and classes") as caught:
         tfzip.export(images[0], photographs_model, str(tmp_path / "out"), quiet=True, task="detection")
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_model_that_takes_bytes_is_told_of_as_such(images, photographs_model, tmp_path):
+    import jsonschema
+
+    path, _ = FORMS["examples"](photographs_model, tmp_path)
+    export = tfzip.export(images[0], path, str(tmp_path / "out"), quiet=True)
+    schema = json.loads((importlib.resources.files("tfzip.schemas") / "manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(export.manifest)
+    assert export.manifest["pixels"] is None
+    assert (export.manifest["model"]["takes"], export.manifest["model"]["input"]) == ("example", "photo")
+    for shown in (terminal.summary(export, "tfzip"), terminal.inspection(export)):
+        assert "bytes" in shown
