@@ -22,6 +22,7 @@ INVALID = {
     "name": ["", "my-set", "my set", "a/b", "größe", "a\n"],
     "split": ["", "train-1", "train.1", "..", "a\n"],
     "threshold": [-0.01, 1.01, float("nan"), float("inf")],
+    "min_score": [-0.01, 1.01, float("nan"), "0.5"],
     "image_size": [
         "",
         "224",
@@ -52,6 +53,11 @@ INVALID = {
 def test_an_invalid_value_is_refused_by_the_name_of_its_option(name, value):
     with pytest.raises(UsageError, match=re.escape("--" + name.replace("_", "-")) + r"\b"):
         Options(**{name: value})
+
+
+def test_one_module_to_import_is_not_taken_for_its_letters():
+    with pytest.raises(UsageError, match="--import 'my_layers'"):
+        Options(imports="my_layers")
 
 
 @pytest.mark.parametrize("size", [(0, 224), (224, 0), (-1, 5)])

@@ -314,3 +314,51 @@ assert record.parse_example(bytes.fromhex("{example({"a": [1]}).hex()}")) == {{"
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+DETECTION = {
+    **COMMON,
+    **{key: [0.125 * side, 0.25 * side] for side, key in enumerate(record.BOXES)},
+    record.DETECTED_LABEL: [3, 90],
+    record.DETECTED_TEXT: [b"car", b"90"],
+    record.DETECTED_SCORE: [0.5, 0.75],
+    "output/rows": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+}
+DETECTION_SPECS = {
+    **record.image_features(images=True, truth=False),
+    **record.prediction_features("detection", 0),
+    "output/rows": FeatureSpec("float", (None, 3)),
+}
+
+
+def test_a_record_of_detections_tells_them_box_by_box():
+    parsed = record.parse_record(example(DETECTION), DETECTION_SPECS)
+    prediction = parsed.prediction
+    assert (prediction.labels, prediction.texts, prediction.confidence) == ([3, 90], ["car", "90"], 0.75)
+    np.testing.assert_array_equal(prediction.scores, [0.5, 0.75])
+    np.testing.assert_array_equal(prediction.boxes, [[0, 0.125, 0.25, 0.375], [0, 0.25, 0.5, 0.75]])
+    np.testing.assert_array_equal(parsed.outputs["rows"], [[1, 2, 3], [4, 5, 6]])
+
+
+def test_a_record_without_detections_has_no_confidence():
+    lists = {record.DETECTED_LABEL: "int64_list", record.DETECTED_TEXT: "bytes_list"}
+    made = tf.train.Example.FromString(example(COMMON | {"output/rows": [1.0, 2.0, 3.0]}))
+    for key in (*record.BOXES, record.DETECTED_SCORE, *lists):
+        getattr(made.features.feature[key], lists.get(key, "float_list")).SetInParent()
+    prediction = record.parse_record(made.SerializeToString(), DETECTION_SPECS).prediction
+    assert (prediction.labels, prediction.texts, prediction.confidence) == ([], [], None)
+    assert (prediction.boxes.shape, prediction.scores.shape) == ((0, 4), (0,))
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [(record.BOXES[2], [0.5]), (record.DETECTED_TEXT, [b"a", b"b", b"c"]), (record.DETECTED_SCORE, [0.5])],
+)
+def test_detections_whose_features_are_not_equally_long_are_damaged(key, values):
+    with pytest.raises(CorruptError, match="equally long"):
+        record.parse_record(example(DETECTION | {key: values}), DETECTION_SPECS)
+
+
+def test_values_that_do_not_make_whole_rows_are_damaged():
+    with pytest.raises(CorruptError, match=r"output/rows holds 4 values, no multiple of 3"):
+        record.parse_record(example(DETECTION | {"output/rows": [1.0, 2.0, 3.0, 4.0]}), DETECTION_SPECS)

@@ -91,10 +91,10 @@ def serialize(features: Mapping[str, tuple[FeatureSpec, tf.Tensor]]) -> tf.Tenso
     keys = list(features)
     before = keys.index(ENCODED) if ENCODED in features else 0
     one = tf.fill((tf.shape(features[keys[0]][1])[0], 1), 1)
-    entries = _entries({key: features[key] for key in keys if key != ENCODED}, one)
-    image = _image_entry(features[ENCODED][1], one) if ENCODED in features else []
-    first, last = tf.split(entries, (before, entries.shape[1] - before), axis=1)
-    pieces = [*_joined(first, one), *image, *_joined(last, one)]
+    pieces = _image_entry(features[ENCODED][1], one) if ENCODED in features else []
+    if others := {key: features[key] for key in keys if key != ENCODED}:
+        first, last = tf.split(_entries(others, one), (before, len(others) - before), axis=1)
+        pieces = [*_joined(first, one), *pieces, *_joined(last, one)]
     size = tf.add_n([tf.strings.length(piece) for piece in pieces])
     return tf.strings.join([_header(_FIRST, size, one), *pieces])
 

@@ -25,6 +25,7 @@ _PIXELWISE = frozenset(
         "ClipByValue",
         "ConcatV2",
         "Div",
+        "EnsureShape",
         "ExpandDims",
         "GatherV2",
         "Identity",
@@ -123,6 +124,8 @@ def _subgraph(function: Any, graph_def: tf.compat.v1.GraphDef, tensor: str) -> C
     """The part of the graph between the pixels and a tensor, with the variables that it reads."""
     inside = graph.ancestors(graph.by_name(graph_def.node), [tensor])
     part = tf.compat.v1.GraphDef(node=[node for node in graph_def.node if node.name in inside])
+    for node in part.node:
+        node.attr.pop("_class", None)  # it may ask to be placed beside one that is left out
     pixels = function.inputs[0].op.name
     captured = {
         placeholder.op.name: outside
@@ -235,8 +238,8 @@ def _activation(tensor: Any) -> str | None:
 
 
 def _cuts_rows(tensor: Any) -> bool:
-    """Whether a tensor is some rows of another, whole: the padding of a fixed batch size taken off."""
-    if tensor.op.type != "StridedSlice":
+    """Whether a tensor is some rows of another, whole: `x[:n]`, as a fixed batch loses what filled it up."""
+    operation = tensor.op
+    if operation.type != "StridedSlice" or operation.inputs[1].shape != [1]:  # more axes than the first are cut
         return False
-    whole, cut = tensor.op.inputs[0].shape[1:], tensor.shape[1:]
-    return bool(whole.is_fully_defined() and cut.is_fully_defined() and whole == cut)
+    return not any(operation.get_attr(f"{mask}_mask") for mask in ("shrink_axis", "new_axis", "ellipsis"))

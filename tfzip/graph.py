@@ -21,7 +21,7 @@ def inline(function: Any) -> tf.compat.v1.GraphDef:
     from tensorflow.python.grappler import tf_optimizer
 
     graph = function.graph
-    meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph.as_graph_def(), graph=graph)
+    meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph.as_graph_def(), graph=graph, collection_list=[])
     meta_graph.collection_def["train_op"].node_list.value.extend(tensor.name for tensor in graph.outputs)
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
@@ -53,7 +53,7 @@ def ancestors(nodes: Nodes, references: Iterable[str], without: Container[str] =
 
 def called(node: Any) -> Iterator[str]:
     """The functions of the library that a node calls."""
-    for attribute in node.attr.values():
+    for _, attribute in sorted(node.attr.items()):  # which a map has in any order
         yield from (function.name for function in (attribute.func, *attribute.list.func) if function.name)
 
 

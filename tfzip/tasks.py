@@ -69,7 +69,7 @@ def choose_task(
     """
     if task == "raw":
         return _RAW
-    if task == "detection" or (task == "auto" and output is None and set(DETECTION[:3]) <= set(predictor.outputs)):
+    if task == "detection" or (task == "auto" and _detects(predictor, output)):
         return Task("detection", _detection_outputs(predictor, output), 0, False, min_score, names.of_ids())
     chosen = _choose_output(predictor, output)
     if chosen is None:
@@ -106,6 +106,13 @@ def _choose_output(predictor: Predictor, output: str | None) -> str | None:
         return next(iter(outputs))
     flat = [name for name, spec in outputs.items() if spec.shape.rank == 2]
     return flat[0] if len(flat) == 1 else None
+
+
+def _detects(predictor: Predictor, output: str | None) -> bool:
+    """Whether several outputs are named, or none but those of the Object Detection API are there."""
+    if output is None:
+        return set(DETECTION[:3]) <= set(predictor.outputs)
+    return "," in output and output not in predictor.outputs
 
 
 def _detection_outputs(predictor: Predictor, output: str | None) -> tuple[str, ...]:

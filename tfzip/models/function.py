@@ -12,6 +12,9 @@ import tensorflow as tf
 from tfzip.errors import ModelError
 from tfzip.models.model import Model, Outputs, named
 
+_DECLARING = ("input_signature", "structured_input_signature", "concrete_functions")
+"""Where a `tf.function`, a concrete one, and one out of a SavedModel say what they take."""
+
 
 def find(path: str) -> Any:
     """The object at `package.module:attribute`."""
@@ -27,7 +30,7 @@ def find(path: str) -> Any:
 
 def from_callable(function: Any, name: str) -> Model:
     """A callable of one batch; with `training=False` if it has such a parameter."""
-    plain = inspect.isroutine(function) or hasattr(function, "get_concrete_function")
+    plain = inspect.isroutine(function) or any(hasattr(function, name) for name in _DECLARING)
     target = function if plain else function.__call__
     inputs, keyword = _declared(target)
     more = {"training": False} if _takes_training(target) else {}
@@ -48,8 +51,7 @@ def _takes_training(function: Callable[..., Any]) -> bool:
 def _declared(function: Any) -> tuple[Mapping[str, tf.TensorSpec], str | None]:
     """The tensors that a callable says it takes, and the keyword if it takes them by keyword only.
 
-    That of a `tf.function` has `input_signature`, of a concrete one `structured_input_signature`; one out of a
-    SavedModel keeps its `concrete_functions`, of which the first speaks for all. Anything else says nothing.
+    Of the concrete functions in a SavedModel the first speaks for all; a plain Python function says nothing.
     """
     concrete = next(iter(getattr(function, "concrete_functions", ())), function)
     positional, keywords = getattr(concrete, "structured_input_signature", ((), {}))

@@ -33,17 +33,25 @@ class Model:
 
 
 def named(outputs: Any, names: Sequence[str] = ()) -> Outputs:
-    """Outputs of any structure as a flat dict; `names` are used where the structure has none and they are as many."""
-    if isinstance(outputs, Mapping):
-        return {str(name): _tensor(value) for name, value in outputs.items()}
-    values = [_tensor(value) for value in tf.nest.flatten(outputs)]
-    if len(names) != len(values):
-        names = ["output"] if len(values) == 1 else [f"output_{i}" for i in range(len(values))]
-    return dict(zip(names, values, strict=True))
+    """Outputs of any structure as a flat dict; `names` are used where the structure has none and they are as many.
+
+    Raises TypeError where one of them is no tensor.
+    """
+    if not isinstance(outputs, Mapping):
+        values = tf.nest.flatten(outputs)
+        if len(names) != len(values):
+            names = ["output"] if len(values) == 1 else [f"output_{i}" for i in range(len(values))]
+        outputs = dict(zip(names, values, strict=True))
+    return {str(name): _tensor(str(name), value) for name, value in outputs.items()}
 
 
-def _tensor(value: Any) -> Any:
-    return value if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
+def _tensor(name: str, value: Any) -> Any:
+    if isinstance(value, tf.RaggedTensor):
+        return value
+    try:
+        return tf.convert_to_tensor(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"its output {name} is a {type(value).__name__}, no tensor") from None
 
 
 def first_line(error: BaseException) -> str:
