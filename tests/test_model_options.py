@@ -352,6 +352,9 @@ BAD = {
     "scores without effect": (
         lambda _f, _m: "KERAS", {"task": "raw", "scores": "logits"}, ["--scores", "raw"],
     ),
+    "an output without effect": (
+        lambda _f, _m: "KERAS", {"task": "raw", "output": "anything"}, ["--output", "raw"],
+    ),
     "one string": (lambda f, _m: served(f, tf.strings.length, ()), {}, ["served", "tensor", "[] string"]),
     "strings in a table": (
         lambda f, _m: served(f, lambda x: tf.strings.length(x[:, 0]), (None, 4)), {}, ["tensor", "[?, 4] string"],
@@ -412,6 +415,18 @@ def test_a_file_of_keras_2_without_tf_keras_is_told_what_to_install(tmp_path, mo
         with pytest.raises(ModelError, match="pip install tf_keras") as caught:
             run(path)
         assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+def test_code_in_a_file_of_keras_2_runs_only_if_trusted(suffix, tmp_path, run):
+    tf_keras = pytest.importorskip("tf_keras")
+    path = str(tmp_path / f"code{suffix}")
+    layers = tf_keras.layers
+    tf_keras.Sequential([layers.Input(SHAPE), layers.Lambda(lambda x: x * 3), layers.Flatten()]).save(path)
+    with pytest.raises(ModelError, match=r"code\..*--trust-model"):
+        run(path)
+    assert predictor.load(path, trust=True).format in ("keras", "tf_keras")
 
 
 def test_a_file_that_neither_keras_can_load_is_told(tmp_path, run):

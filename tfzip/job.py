@@ -189,6 +189,8 @@ def _refuse_idle(options: Options, ready: Predictor, task: Task) -> None:
         idle["threshold"] = f"it is for multilabel, the task is {task.name}"
     if task.name != "detection":
         idle["min_score"] = f"it is for detection, the task is {task.name}"
+    if task.name == "raw":
+        idle["output"] = "the task raw keeps every output"
     if not task.classes:
         idle["scores"] = f"the task {task.name} keeps what the model gives"
     if ready.input.takes != "pixels":

@@ -72,16 +72,23 @@ def from_file(path: str, name: str, fingerprint: str, *, trust: bool, known: Map
     except ModelError:
         raise
     except Exception as error:  # Keras raises whatever the file's content leads to
-        if not _is_of_keras_2(path):
-            hint = "" if trust else " (--trust-model allows code inside, if it asks for that)"
-            raise ModelError(f"{path}: Keras cannot load it: {first_line(error)}{hint}") from error
+        if not _says_keras_2(path):
+            raise ModelError(f"{path}: Keras cannot load it: {first_line(error)}{_hint(trust)}") from error
     tf_keras = _tf_keras(path)
+    if not trust and _holds_code(path):
+        raise ModelError(f"{path}: it holds code, in a Lambda layer; --trust-model lets that run")
     try:
         return from_object(tf_keras.models.load_model(path, **arguments), name, fingerprint)
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"{path}: neither Keras 3 nor tf_keras can load it: {first_line(error)}") from error
+        raise ModelError(
+            f"{path}: neither Keras 3 nor tf_keras can load it: {first_line(error)}{_hint(trust)}"
+        ) from error
+
+
+def _hint(trust: bool) -> str:
+    return "" if trust else " (--trust-model allows code inside, if it asks for that)"
 
 
 def application(name: str, weights: str | None) -> Model:
@@ -131,20 +138,37 @@ def _tf_keras(path: str) -> Any:
     return tf_keras
 
 
-def _is_of_keras_2(path: str) -> bool:
+def _says_keras_2(path: str) -> bool:
     """Whether a file says that a Keras 2 saved it."""
     try:
         if path.endswith(".keras"):
             with storage.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
                 version = json.loads(archive.read("metadata.json"))["keras_version"]
         else:
-            import h5py  # Keras reads these files with it
-
-            with h5py.File(path, "r") as file:
-                version = file.attrs["keras_version"]
+            version = _h5_attribute(path, "keras_version")
     except Exception:  # whatever is wrong with the file, it does not say so
         return False
     return str(version).startswith("2.")
+
+
+def _holds_code(path: str) -> bool:
+    """Whether an `.h5` file holds Python code, which tf_keras would run unasked; of a `.keras` file it asks."""
+    if path.endswith(".keras"):
+        return False
+    classes: set[Any] = set()
+
+    def note(value: dict[str, Any]) -> None:
+        classes.add(str(value.get("class_name")))
+
+    json.loads(_h5_attribute(path, "model_config"), object_hook=note)
+    return bool(classes & {"Lambda", "__lambda__"})
+
+
+def _h5_attribute(path: str, name: str) -> Any:
+    import h5py  # Keras reads these files with it
+
+    with h5py.File(path, "r") as file:
+        return file.attrs[name]
 
 
 def _inputs(model: Any, name: str) -> dict[str, tf.TensorSpec]:
