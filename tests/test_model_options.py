@@ -115,7 +115,7 @@ def test_assets_that_are_no_names_of_so_many_classes_are_left_alone(files, run, 
 
 
 def test_names_of_ids_are_never_the_sources():
-    found = labels.ClassNames(None, truths=[b"cats", b"dogs"])
+    found = labels.ClassNames(None, classes=[b"cats", b"dogs"])
     assert found.of_ids() == ()
     assert found.of(2) == found.any() == ("cats", "dogs")
     assert labels.ClassNames(None, ["a", "b", "c"], [b"cats", b"dogs"]).of_ids() == ("a", "b", "c")
