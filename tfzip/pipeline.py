@@ -60,9 +60,10 @@ class Stages:
             rows = rows.ignore_errors().concatenate(_no_rows(rows)).take(1)
             return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
 
-        # A thread makes a whole batch: handing each image to another costs as much as decoding a small one.
-        at_a_time = 1 if job.predictor.stateful else job.parallel
-        batches = _items(job).interleave(_as_it_is(batch), at_a_time, 1, at_a_time, deterministic=True)
+        if job.predictor.stateful:  # even one parallel call begins the next batch before this one is done
+            batches = _items(job).flat_map(_as_it_is(batch))
+        else:  # a thread makes a whole batch: handing each image to another costs as much as decoding a small one
+            batches = _items(job).interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1

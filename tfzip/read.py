@@ -265,8 +265,9 @@ class Export:
             return example.get(_IMAGE)
         from tfzip import foreign, images
 
+        encoded = np.asarray(example[self.image_key], object).item()  # bytes; an array of them would lose last zeros
         try:
-            return images.decode(foreign.translate(np.ravel(example[self.image_key])[0]), 3).numpy()
+            return images.decode(foreign.translate(encoded), 3).numpy()
         except ValueError as error:
             raise DataError(f"{to_str(example[FILENAME])}: {error}") from None
 
