@@ -35,6 +35,7 @@ ORDER = [
     ["tasks"],
     ["predict"],
     ["given"],
+    ["join"],
     ["plan"],
     ["job"],
     ["pipeline"],

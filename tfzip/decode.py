@@ -25,14 +25,19 @@ def decoder(
 ) -> Callable[[Element], Element]:
     """A graph function that adds `pixels` [height, width, channels] of the model's dtype, still in 0..255.
 
-    Without `size` it adds none: the model takes the bytes, and the image is decoded to know that it can be. With
-    `reencode`, (`jpeg`, quality) or (`png`, 0), it adds `stored`: the whole image encoded anew, and turned as
-    `exif_orientation` says. `height` and `width`, which it adds too, are those of the image that a record holds:
-    of `stored`, or of the file's pixels as they lie there, which no orientation turns.
+    Without `size` it adds none: the model takes the bytes, or there is none. With `reencode`, (`jpeg`, quality) or
+    (`png`, 0), it adds `stored`: the whole image encoded anew, and turned as `exif_orientation` says. `height` and
+    `width`, which it adds too, are those of the image that a record holds: of `stored`, or of the file's pixels as
+    they lie there, which no orientation turns. With neither pixels nor `stored` to make, nothing is decoded that has
+    a header and an end (see `images.size`).
 
     As `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts
     the middle out, `pad` keeps it and adds black.
     """
+
+    def measure(element: Element) -> Element:
+        height, width = tf.unstack(images.size(element["encoded"]))
+        return {**element, "height": height, "width": width}
 
     def decode(element: Element) -> Element:
         encoded = element["encoded"]
@@ -51,7 +56,7 @@ def decoder(
             element["stored"] = _as_png(encoded, turn)
         return element
 
-    return decode
+    return decode if size or reencode else measure
 
 
 def _leave(image: tf.Tensor) -> tf.Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 from tfzip import index, naming, pairing, schema, storage
 from tfzip import read as reading
 from tfzip.errors import DataError, SourceError, TfzipError, TooManyFailuresError, UsageError
+from tfzip.given import Given
 from tfzip.job import Job, manifest, prepare
 from tfzip.layout import Layout
 from tfzip.options import Options
@@ -42,10 +43,11 @@ def export(
     """Run a model over images and write an export.
 
     Args:
-        source: a folder of images, or a glob.
+        source: whatever the command line takes (a folder, a glob, a list, a table, an archive, `tfrecord:GLOB`,
+            `tfds:NAME`, an export), a `tf.data.Dataset` of dicts, an iterable of items, or an array of images (see
+            `sources.python`).
         model: path of a `.keras` or `.h5` file or of a SavedModel folder, `keras:NAME`, `package.module:callable`, a
-            Keras model, or a callable of one batch, such as a `tf.Module`.
-            None where `predictions` names a file of them.
+            Keras model, or a callable of one batch, such as a `tf.Module`; None where `predictions` names a file.
         out: the folder to write; must be empty or missing.
         **options: those of `tfzip export`, with underscores, as `options.Options` has them: `batch_size=32`,
             `source_labels="folder"`, ... In Python `labels` may be a list of names, `preprocess` a function and
@@ -76,8 +78,6 @@ def write(
     Returns and raises what `export` does.
     """
     settings, layout = _settled(out, options)
-    from tfzip.given import Given  # here, since it imports TensorFlow
-
     source, likes = python.from_triples(pairing.singly(triples))
     scores = likes.pop("scores", None)
     given = Given("the predictions", scores=scores, columns=likes, brought=True)

@@ -36,6 +36,32 @@ def decode(encoded: tf.Tensor, channels: int, alpha: str = "drop") -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, channels))
 
 
+def size(encoded: tf.Tensor) -> tf.Tensor:
+    """Bytes [] -> int64 [2], height and width, without decoding a JPEG or PNG that has its header and its end.
+
+    Other files are decoded, which tells why they are none.
+    """
+    return tf.case(
+        [
+            (_ends(encoded, _JPEG, b"\xff\xd9"), lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2]),
+            (_ends(encoded, _PNG, b"IEND\xaeB`\x82"), lambda: _png_size(encoded)),
+        ],
+        default=lambda: _aside(lambda encoded: tf.shape(decode_as_is(encoded), tf.int64)[:2], encoded),
+    )
+
+
+def _ends(encoded: tf.Tensor, begin: bytes, end: bytes) -> tf.Tensor:
+    """Whether the bytes [] begin and end so."""
+    start = tf.maximum(tf.strings.length(encoded) - len(end), 0)
+    return (tf.strings.substr(encoded, 0, len(begin)) == begin) & (tf.strings.substr(encoded, start, len(end)) == end)
+
+
+def _png_size(encoded: tf.Tensor) -> tf.Tensor:
+    """What the first chunk says, which is IHDR (W3C PNG, 11.2.1)."""
+    numbers = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    return tf.cast(tf.reverse(tf.ensure_shape(numbers, (2,)), (0,)), tf.int64)
+
+
 def decode_as_is(encoded: tf.Tensor) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, C] of as many channels as the file has: grey, grey and alpha, RGB, RGBA."""
     tf.debugging.Assert(~formats.is_lacking(encoded), ["TensorFlow lacks the format"])

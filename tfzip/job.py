@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfzip import plan, record
+from tfzip import given, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
-from tfzip.options import Options
+from tfzip.options import Options, flag
 from tfzip.plan import Plan
 from tfzip.record import Failure, FeatureSpec, Shard
 from tfzip.sources import Listed, Stream
@@ -19,7 +19,6 @@ from tfzip.version import __version__
 
 if TYPE_CHECKING:
     from tfzip.evidence import Scale
-    from tfzip.given import Given
     from tfzip.inputs import Input
     from tfzip.predictor import Predictor
     from tfzip.tasks import Task
@@ -39,7 +38,7 @@ class Job:
     predictor: Predictor
     scale: Scale | None  # None for a model that takes the images' bytes
     prepare: Callable[[Any], Any]
-    given: Given | None  # in place of a model
+    given: given.Given | None  # in place of a model
     task: Task
     names: tuple[str, ...]
     names_origin: str
@@ -82,7 +81,7 @@ class Job:
         return 0 < self.task.classes <= record.INDEXED_SCORES
 
 
-def prepare(source: Listed | Stream, model: Any, options: Options, brought: Given | None = None) -> Job:
+def prepare(source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None) -> Job:
     """Load the model, or the predictions, and settle everything about the export.
 
     Raises UsageError where that cannot be done.
@@ -91,6 +90,8 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: Give
         raise UsageError("--model and --predictions: give one of them")
     if model is None and options.predictions is None and brought is None:
         raise UsageError("give a --model, or --predictions made elsewhere")
+    if options.allow_partial and options.predictions is None:
+        raise UsageError("--allow-partial has no effect: it is for --predictions")
     forecast = _from_model(source, model, options) if model is not None else _from_given(source, options, brought)
     task, names = forecast.task, forecast.names
     written, carried = _features(source, options, forecast.features)
@@ -119,7 +120,7 @@ class _Forecast(NamedTuple):
     predictor: Predictor
     scale: Scale | None
     prepare: Callable[[Any], Any]
-    given: Given | None
+    given: given.Given | None
     task: Task
     features: dict[str, FeatureSpec]
     names: ClassNames
@@ -154,37 +155,26 @@ def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forec
     return _Forecast(ready, scale, prepare, None, task, predicted, names)
 
 
-def _from_given(source: Listed | Stream, options: Options, brought: Given | None) -> _Forecast:
-    from tfzip import given  # here, since it imports TensorFlow
+def _from_given(source: Listed | Stream, options: Options, brought: given.Given | None) -> _Forecast:
+    from tfzip import join  # here, since it imports TensorFlow
 
-    for option in _OF_MODELS:
-        if getattr(options, option) != getattr(Options, option):
-            raise UsageError(f"--{option.replace('_', '-')} has no effect: the predictions are made already")
     predictions = brought if brought is not None else given.load(str(options.predictions))
-    given.check(predictions, source, partial=options.allow_partial)
+    join.check(predictions, source, partial=options.allow_partial, skipping=options.skip_in is not None)
     names = ClassNames(options.labels, predictions.names, source.classes or ())
-    task = given.settle(predictions, task=options.task, scores=options.scores, threshold=options.threshold, names=names)
-    ready = given.as_predictor(predictions)
-    return _Forecast(ready, None, lambda pixels: pixels, predictions, task, given.features(predictions, task), names)
+    task = join.settle(predictions, task=options.task, scores=options.scores, threshold=options.threshold, names=names)
+    ready = join.as_predictor(predictions)
+    _refuse_idle(options, ready, task)
+    return _Forecast(ready, None, lambda pixels: pixels, predictions, task, join.features(predictions, task), names)
 
 
-_OF_MODELS = (
-    "signature",
-    "output",
-    "scale",
-    "preprocess",
-    "resize",
-    "interpolation",
-    "image_size",
-    "min_score",
-    "alpha",
-)
-"""Options that only a model has a use for."""
+_OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model")
+_OF_PIXELS = ("scale", "preprocess", "resize", "interpolation")
+_OF_DECODING = ("alpha", "exif_orientation")
 
 
 def _refuse_idle(options: Options, ready: Predictor, task: Task) -> None:
     """Options without effect on this model and task are refused: who gives them expects one."""
-    idle = {}
+    idle, made = {}, ready.input.takes == "predictions"
     if task.name != "multilabel":
         idle["threshold"] = f"it is for multilabel, the task is {task.name}"
     if task.name != "detection":
@@ -192,13 +182,14 @@ def _refuse_idle(options: Options, ready: Predictor, task: Task) -> None:
     if task.name == "raw":
         idle["output"] = "the task raw keeps every output"
     if not task.classes:
-        idle["scores"] = f"the task {task.name} keeps what the model gives"
+        idle["scores"] = f"{ready.name} holds labels" if made else f"the task {task.name} keeps what the model gives"
     if ready.input.takes != "pixels":
         bytes_taken = f"{ready.name} takes the images' bytes ({ready.input.name}) and decodes them itself"
-        idle |= dict.fromkeys(("scale", "preprocess", "resize", "interpolation"), bytes_taken)
+        unused = _OF_PIXELS + (_OF_MODELS if made else ()) + (() if options.reencode else _OF_DECODING)
+        idle |= dict.fromkeys(unused, "the predictions are made already" if made else bytes_taken)
     for name, reason in idle.items():
         if getattr(options, name) != getattr(Options, name):
-            raise UsageError(f"--{name.replace('_', '-')} has no effect here: {reason}")
+            raise UsageError(f"{flag(name)} has no effect here: {reason}")
     if task.name == "detection" and options.resize != "stretch":
         raise UsageError(f"--resize {options.resize}: boxes are told in the whole image, so use stretch for detection")
 

@@ -106,7 +106,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)!r}: use {_either(choices)}")
+                raise UsageError(f"{flag(name)} {getattr(self, name)!r}: use {_either(choices)}")
         naming.check_name("name", self.name)
         naming.check_name("split", self.split)
         self._check_numbers()
@@ -126,7 +126,7 @@ class Options:
                 _whole(name, getattr(self, name), least=1, most=_MOST[name])
         for name in ("threshold", "min_score"):
             if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: use a number from 0 to 1")
+                raise UsageError(f"{flag(name)} {getattr(self, name)}: use a number from 0 to 1")
         if self.shuffle is not None:
             _whole("shuffle", self.shuffle, least=0, most=2**128)
 
@@ -182,11 +182,12 @@ class Options:
 def _whole(name: str, value: Any, *, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         upper = "up" if most > 10**9 else f"to {most}"
-        raise UsageError(f"{_flag(name)} {value!r}: use a whole number from {least} {upper}")
+        raise UsageError(f"{flag(name)} {value!r}: use a whole number from {least} {upper}")
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def flag(name: str) -> str:
+    """How the command line calls an option."""
+    return "--" + ("import" if name == "imports" else name.replace("_", "-"))
 
 
 def _either(choices: Sequence[str]) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, foreign, given, naming, predict, truth
+from tfzip import decode, encode, foreign, join, naming, predict, truth
 from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
 from tfzip.record import Failure
-from tfzip.sources import Element, Stream
+from tfzip.sources import Element, Listed, Stream
 
 Rows = dict[str, npt.NDArray[Any]]
 """What a batch gives: `slot`, `serialized`, and the columns of the index, all of one length."""
@@ -33,7 +33,7 @@ class Stages:
         ready, options = job.predictor, job.options
         self._job = job
         self._read = _reader(job)
-        self._find = _unchanged if job.given is None else given.finder(job.given)
+        self._find = _unchanged if job.given is None else join.finder(job.given)
         self._decode = decode.decoder(
             ready.input.size,
             ready.input.channels,
@@ -47,7 +47,7 @@ class Stages:
         if job.given is None:
             self._predict = predict.predicter(ready, job.prepare, job.task)
         else:
-            self._predict = given.predicter(job.task)
+            self._predict = join.predicter(job.task)
         self._encode = encode.encoder(job.written, job.reparsed, index_scores=job.index_scores)
 
     def dataset(self) -> Any:
@@ -104,9 +104,12 @@ class Stages:
         return {name: tensor.numpy() for name, tensor in item.items()}
 
     def _filename(self, item: Element) -> str:
+        """The name of an item before it is read; of one that has its name inside, where it stands."""
         plan, source = self._job.plan, self._job.source
-        if plan is None or isinstance(source, Stream):
+        if "filename" in item:
             return naming.to_str(item["filename"].numpy())
+        if plan is None or isinstance(source, Stream):
+            return f"{self._job.options.split}/{int(item['position']):08d}"
         return naming.to_str(source.filenames[plan.order[int(item["slot"])]])
 
 
@@ -122,7 +125,8 @@ def _items(job: Job) -> Any:
     source, limit = job.source, job.options.limit
     if isinstance(source, Stream):
         items = source.elements().take(-1 if limit is None else limit).enumerate()
-        return items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item})).batch(job.batch_size)
+        numbered = items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item}))
+        return numbered.batch(job.batch_size).prefetch(2)  # what comes in order has a thread of its own
     assert job.plan is not None
     bounds = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
     return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
@@ -132,8 +136,10 @@ def _reader(job: Job) -> Callable[[Element], Element]:
     """An item -> all that the source knows of it, truth as label and text."""
     source = job.source
     name_truth = truth.namer(job.names, source.classes) if source.classes is not None else _unchanged
-    if job.plan is None or isinstance(source, Stream):
-        return name_truth
+    if isinstance(source, Stream):
+        read_rest = source.read
+        return lambda item: name_truth(read_rest(item))
+    assert job.plan is not None
     order, read = tf.constant(job.plan.order), source.reader()
     columns = {name: tf.constant(values) for name, values in source.columns.items()}
     if source.truths is not None:
@@ -177,9 +183,10 @@ class Outcome(NamedTuple):
 def outcomes(job: Job) -> Iterator[Outcome]:
     """What comes of every batch, in order.
 
-    Raises BrokenSourceError where the source ends before its end.
+    Raises BrokenSourceError where the source ends before its end; UsageError where it shows that predictions made
+    elsewhere are of other images.
     """
-    stages, names = Stages(job), _Names()
+    stages, names, coverage = Stages(job), _Names(), _coverage(job)
     done = 0
     batches = iter(stages.dataset())
     while (batch := _next(job, batches)) is not None:
@@ -190,6 +197,9 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         found = [outcome for outcome in again if not isinstance(outcome, Failure)]
         failures = [outcome for outcome in again if isinstance(outcome, Failure)]
         rows = _merge([rows, *found])
+        if coverage:
+            failed = [naming.to_bytes(failure.filename) for failure in failures]
+            coverage.add(slots, [*rows["filename"].tolist(), *failed])
         if not job.source.unique:
             rows, repeated = names.first(rows)
             failures += repeated
@@ -197,6 +207,18 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         done += len(slots)
     if job.images is not None and done < job.images - len(job.source.rejected):
         raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
+    if coverage and job.options.limit is None and job.options.skip_in is None:
+        coverage.finish()
+
+
+def _coverage(job: Job) -> join.Coverage | None:
+    """What watches over predictions made elsewhere; None if they are known to be of the source's images."""
+    made, source = job.given, job.source
+    if made is None or made.brought or job.options.allow_partial:
+        return None
+    by_name = made.rows is not None
+    known = (source.unique or not by_name) if isinstance(source, Listed) else not by_name and source.count is not None
+    return None if known else join.Coverage(made, source)
 
 
 class _Names:

@@ -20,13 +20,13 @@ class Predictor:
     """A model made ready for the graph.
 
     `function` is a ConcreteFunction of one batch, as `input.spec` has it, that gives a dict of tensors by output name.
-    `fingerprint` is a SHA-256 of the model's file, files, weights or graph. A `stateful` one must be given its batches
-    one at a time, in order. `labels` are class names that came with it.
+    `fingerprint` is a SHA-256 of the model's file, files, weights or graph; None of predictions that come one by one.
+    A `stateful` one must be given its batches one at a time, in order. `labels` are class names that came with it.
     """
 
     name: str
     format: str
-    fingerprint: str
+    fingerprint: str | None
     signature: str | None
     input: Input
     function: Any

@@ -45,10 +45,11 @@ def summary(export: Export, command: str) -> str:
 def inspection(export: Export) -> str:
     """Counts, model, classes, confidence, shards and features of an export."""
     facts, counts, model = export.manifest, export.manifest["counts"], export.manifest["model"]
+    sha256 = model["sha256"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
         f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
-        f"model     {model['name']} ({model['format']}, sha256 {model['sha256'][:12]})",
+        f"model     {model['name']} ({model['format']}" + (f", sha256 {sha256[:12]})" if sha256 else ")"),
         f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",

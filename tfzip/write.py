@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
@@ -15,8 +16,9 @@ from tfzip import framing, storage
 class ShardWriter:
     """Writes one TFRecord file; with gzip, in members of whole records.
 
-    Use as a context manager; `records`, `bytes`, `sha256` and `locations` are complete when it has closed. The path
-    is a temporary one: the caller renames the file once it is whole.
+    A thread does the work, so that the next records can be waited for meanwhile; one batch at a time, so that memory
+    stays flat. Use as a context manager; `records`, `bytes`, `sha256` and `locations` are complete when it has closed.
+    The path is a temporary one: the caller renames the file once it is whole.
     """
 
     def __init__(self, path: str, compression: str) -> None:
@@ -28,9 +30,19 @@ class ShardWriter:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._locations: list[tuple[int, int, int]] = []
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def write(self, records: Iterable[bytes]) -> None:
-        """Append serialized records."""
+        """Append serialized records, as soon as those before them are written; raises what writing those raised."""
+        self._wait()
+        self._writing = self._thread.submit(self._append, records)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _append(self, records: Iterable[bytes]) -> None:
         for record in records:
             frame = framing.frame(record)
             if self._pending and self._pending_bytes + len(frame) > self._block_limit:
@@ -70,8 +82,15 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write what is pending. An empty gzip shard is one empty member: `gzip -t` takes no empty file."""
-        if self._pending or (self._gzip and not self.records):
-            self._flush()
+        try:
+            self._wait()
+            if self._pending or (self._gzip and not self.records):
+                self._flush()
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._thread.shutdown()
         self._file.close()
 
     def __enter__(self) -> ShardWriter:
@@ -83,4 +102,4 @@ class ShardWriter:
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            self._abandon()

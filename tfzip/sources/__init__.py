@@ -10,7 +10,7 @@ import numpy as np
 
 from tfzip import storage
 from tfzip.errors import SourceError, UsageError
-from tfzip.options import Options
+from tfzip.options import Options, flag
 from tfzip.read import has_index
 from tfzip.read import open as open_export
 from tfzip.sources import archive, exported, folder, python, skip, table, tfds, tfrecord
@@ -31,8 +31,7 @@ def open_source(source: Any, options: Options) -> Listed | Stream:
     opened = _open(source, options)
     for option, kinds in _FOR.items():
         if getattr(options, option) not in (None, "none") and opened.kind not in kinds:
-            flag = "--" + option.replace("_", "-")
-            raise UsageError(f"{flag} says nothing of {opened.name}: it is for {' and '.join(kinds)} sources")
+            raise UsageError(f"{flag(option)} says nothing of {opened.name}: it is for {' and '.join(kinds)} sources")
     return opened if options.skip_in is None else skip.without(opened, open_export(options.skip_in))
 
 

@@ -144,7 +144,7 @@ def from_items(items: Iterable[Any]) -> Stream:
 
 
 def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]], count: int | None) -> Stream:
-    """Dicts as a stream: filename, image, and further values, each like an empty array given."""
+    """Dicts as a stream: filename, image, and further values, each like those in an array given."""
     import tensorflow as tf
 
     raised: list[Exception] = []
@@ -156,10 +156,16 @@ def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
             raised.append(error)
             raise
 
-    signature = {name: tf.TensorSpec((None,), tf.string) for name in ("filename", "encoded")}
+    signature = {name: tf.TensorSpec((None,), tf.string) for name in ("filename", "encoded", "path")}
     for name, like in likes.items():
         dtype = tf.string if like.dtype == object else tf.as_dtype(like.dtype)
         signature[name] = tf.TensorSpec((None, *like.shape[1:]), dtype)
+
+    def read(item: Element) -> Element:
+        path = item["path"]
+        encoded = tf.cond(path == "", lambda: item["encoded"], lambda: tf.io.read_file(path))
+        return {**{name: value for name, value in item.items() if name != "path"}, "encoded": encoded}
+
     return Stream(
         kind="items",
         name="the iterable",
@@ -167,12 +173,13 @@ def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
         unique=False,
         count=count,
         elements=lambda: tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch(),
+        read=read,
         explain=lambda _: raised[0] if raised else None,
     )
 
 
 def from_triples(triples: Iterable[tuple[Any, Any, Any]]) -> tuple[Stream, dict[str, npt.NDArray[Any]]]:
-    """Triples `(prediction, filename, image)`, as a stream whose items bring `given/NAME`, and an empty array of each.
+    """Triples `(prediction, filename, image)`, as a stream whose items bring `given/NAME`, and an array like each.
 
     A prediction is scores [classes] or one score, an int label, or a class's name; all are of one kind.
     """
@@ -191,14 +198,14 @@ def from_triples(triples: Iterable[tuple[Any, Any, Any]]) -> tuple[Stream, dict[
 
 
 def _kind_of(prediction: Any) -> tuple[str, npt.NDArray[Any]]:
-    """Under which name a prediction travels, and an empty array of such."""
+    """Under which name a prediction travels, and an array of such: scores hold this one, by which they are judged."""
     if isinstance(prediction, (str, bytes)):
         return "given/text", np.empty(0, object)
     value = np.asarray(prediction)
     if value.ndim == 0 and value.dtype.kind in "iu":
         return "given/label", np.empty(0, np.int64)
     if value.ndim < 2 and value.dtype.kind == "f":
-        return "given/scores", np.empty((0, value.size), np.float32)
+        return "given/scores", value.reshape(1, -1).astype(np.float32)
     raise UsageError(f"a prediction is {value.dtype}{list(value.shape)}: give scores [classes], a label or a name")
 
 
@@ -243,33 +250,52 @@ def _chunks(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
 
 
 def _values(item: Mapping[str, Any], shown: str, likes: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """What an item has, as tensors take it."""
     for key in (_FILENAME, _IMAGE):
         if item.get(key) is None:
             raise UsageError(f"{shown} has no {key}")
-    filename = item[_FILENAME]
+    if item.get(_TRUTH) is not None and not likes:
+        raise UsageError(f"{shown} has a label, but the first item has none: begin with one that has")
     found = {name: _like(item[name], like, f"{name.rpartition('/')[2]} of {shown}") for name, like in likes.items()}
-    name = filename if isinstance(filename, bytes) else to_bytes(os.fspath(filename))
-    return {**found, "filename": name, "encoded": encoded_image(item[_IMAGE], shown)}
+    image, is_path = item[_IMAGE], isinstance(item[_IMAGE], (str, os.PathLike))
+    return {
+        **found,
+        "filename": _name(item[_FILENAME], shown),
+        "encoded": b"" if is_path else _encoded(image, shown),
+        "path": to_bytes(os.fspath(image)) if is_path else b"",
+    }
+
+
+def _name(filename: Any, shown: str) -> bytes:
+    if isinstance(filename, bytes):
+        return filename
+    if not isinstance(filename, (str, os.PathLike)):
+        raise UsageError(f"the filename of {shown} is {filename!r}: give text")
+    return to_bytes(os.fspath(filename))
 
 
 def _like(value: Any, like: npt.NDArray[Any], shown: str) -> Any:
     """The value as the array has them; UNKNOWN or empty for none."""
-    if like.dtype == object:
-        return b"" if value is None else value if isinstance(value, bytes) else to_bytes(str(value))
-    array = np.asarray(UNKNOWN if value is None else value, like.dtype)
+    texts = like.dtype == object
+    if value is None:
+        return b"" if texts else UNKNOWN
+    array = np.asarray(value)
+    if array.dtype.kind not in ("SU" if texts else "iu" if like.dtype.kind == "i" else "fiu"):
+        kind = "text" if texts else "whole numbers" if like.dtype.kind == "i" else "numbers"
+        raise UsageError(f"the {shown} is {value!r}, but those before it were {kind}")
+    if texts:
+        return value if isinstance(value, bytes) else to_bytes(str(value))
     if array.size != math.prod(like.shape[1:]):
         raise UsageError(f"the {shown} is {list(array.shape)}, those before it were {list(like.shape[1:])}")
-    return array.reshape(like.shape[1:])
+    return array.astype(like.dtype).reshape(like.shape[1:])
 
 
-def encoded_image(image: Any, shown: str) -> bytes:
-    """An image as the bytes of a file: bytes as they are, the content of a path, or pixels as PNG."""
+def _encoded(image: Any, shown: str) -> bytes:
+    """An image as the bytes of a file: bytes as they are, or pixels as PNG."""
     import tensorflow as tf
 
     if isinstance(image, bytes):
         return image
-    if isinstance(image, (str, os.PathLike)):
-        return tf.io.read_file(os.fspath(image)).numpy()
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         given = f"{pixels.dtype}{list(pixels.shape)}"

@@ -74,11 +74,14 @@ class Listed(Source):
 class Stream(Source):
     """A source that can only be read from its start to its end.
 
-    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `count` is how many there are, None
-    where only the end tells. `explain` gives the source's own error for one that came through the graph.
+    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `read` is a graph function that does
+    the rest for an item, which may fail alone; it adds what is missing of `filename` and `encoded`. `count` is how many
+    items there are, None where only the end tells. `explain` gives the source's own error for one that came through
+    the graph.
     """
 
     elements: Callable[[], Any]
+    read: Callable[[Element], Element] = lambda item: item
     count: int | None = None
     explain: Callable[[Exception], Exception | None] = lambda _: None
 

@@ -57,8 +57,13 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
     if any(gzipped) or (options.shuffle is None and options.shards is None):
-        elements = lambda: _streamed(paths, gzipped, keys.parser())  # noqa: E731
-        return Stream(**common, count=count, elements=elements)
+        parse = keys.parser()
+        return Stream(
+            **common,
+            count=count,
+            elements=lambda: _streamed(paths, gzipped),
+            read=lambda item: {**item, **parse(item["position"], item["example"])},
+        )
     return Listed(
         **common,
         filenames=[keys.numbered(position) for position in range(count)],
@@ -162,7 +167,7 @@ class _Keys:
 # The graph.
 
 
-def _streamed(paths: Sequence[str], gzipped: Sequence[bool], parse: Callable[[tf.Tensor, tf.Tensor], Element]) -> Any:
+def _streamed(paths: Sequence[str], gzipped: Sequence[bool]) -> Any:
     """The records in order, every CRC checked."""
     import tensorflow as tf
 
@@ -172,7 +177,10 @@ def _streamed(paths: Sequence[str], gzipped: Sequence[bool], parse: Callable[[tf
     records = files[0]
     for file in files[1:]:
         records = records.concatenate(file)
-    return records.enumerate().map(tf.autograph.experimental.do_not_convert(parse))
+    item = tf.autograph.experimental.do_not_convert(
+        lambda position, example: {"position": position, "example": example}
+    )
+    return records.enumerate().map(item)
 
 
 def _reader(
