@@ -1,7 +1,8 @@
 """tfzip against its peers: every figure is a ratio of two runs made in turn on one machine; see `scripts/bench`.
 
 The peer is what people write today: `model.predict` over a `tf.data` pipeline set up as TensorFlow's guide to input
-pipelines advises, then a loop that writes a `tf.train.Example` an image with `tf.io.TFRecordWriter`.
+pipelines advises, then a loop that writes a `tf.train.Example` an image with `tf.io.TFRecordWriter`. Where predictions
+are made elsewhere it is a loop that copies the records, and adds nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -55,6 +57,17 @@ def thumbnails(folder: str, count: int) -> None:
         tf.io.write_file(f"{folder}/{number:05d}.png", tf.io.encode_png(crop))
 
 
+def tfrecords(folder: str, count: int) -> None:
+    """The photographs as one TFRecord file, uncompressed, and scores of a thousand classes for each."""
+    photographs(folder, count)
+    with tf.io.TFRecordWriter(f"{folder}/images.tfrecord") as writer:
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(".jpg"):
+                writer.write(example(os.path.join(folder, name), {}))
+    scores = np.random.default_rng(0).random((count, 1000), np.float32)
+    np.save(f"{folder}/scores.npy", scores / scores.sum(axis=1, keepdims=True))
+
+
 def mobilenet() -> Any:
     """MobileNetV2 behind its rescaling; random weights: it costs the same."""
     keras.utils.set_random_seed(0)
@@ -79,6 +92,18 @@ def tiny() -> Any:
     )
 
 
+def example(path: str, more: dict[str, tf.train.Feature]) -> bytes:
+    """A serialized Example of a file, with its name and more."""
+    with open(path, "rb") as file:
+        encoded = file.read()
+    feature = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+        "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[os.path.basename(path).encode()])),
+        **more,
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
 def with_tfzip(folder: str, model: Any, out: str) -> None:
     """The whole export."""
     tfzip.export(folder, model, out, quiet=True)
@@ -98,32 +123,63 @@ def with_keras(folder: str, model: Any, out: str) -> None:
     os.makedirs(out)
     with tf.io.TFRecordWriter(f"{out}/images.tfrecord") as writer:
         for path, scores in zip(files, predictions, strict=True):
-            with open(path, "rb") as file:
-                encoded = file.read()
-            filename = os.path.basename(path).encode()
-            feature = {
-                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
-                "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[filename])),
-                "prediction/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[int(scores.argmax())])),
-                "prediction/scores": tf.train.Feature(float_list=tf.train.FloatList(value=scores)),
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+            label = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(scores.argmax())]))
+            floats = tf.train.Feature(float_list=tf.train.FloatList(value=scores))
+            writer.write(example(path, {"prediction/label": label, "prediction/scores": floats}))
 
 
-WORKLOADS: dict[str, tuple[Callable[[str, int], None], Callable[[], Any], int]] = {
-    "MobileNetV2, photographs": (photographs, mobilenet, 1),
-    "tiny CNN, 32x32 PNG": (thumbnails, tiny, 64),
+def joining(compression: str) -> Callable[[str, Any, str], None]:
+    """Predictions that exist already, joined to existing records."""
+    return lambda folder, _, out: tfzip.export(
+        f"tfrecord:{folder}/images.tfrecord",
+        None,
+        out,
+        predictions=f"{folder}/scores.npy",
+        compression=compression,
+        quiet=True,
+    )
+
+
+def copying(compression: str) -> Callable[[str, Any, str], None]:
+    """The records copied as they are."""
+
+    def copy(folder: str, _: Any, out: str) -> None:
+        os.makedirs(out)
+        options = tf.io.TFRecordOptions(compression_type=compression)
+        records = tf.data.TFRecordDataset(f"{folder}/images.tfrecord").prefetch(tf.data.AUTOTUNE)
+        with tf.io.TFRecordWriter(f"{out}/images.tfrecord", options) as writer:
+            for record in records.as_numpy_iterator():
+                writer.write(record)
+
+    return copy
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Images, how many times the number of photographs there are, the model, and what tfzip and its peer do."""
+
+    images: Callable[[str, int], None]
+    times: int
+    model: Callable[[], Any]
+    tfzip: Callable[[str, Any, str], None]
+    peer: Callable[[str, Any, str], None]
+
+
+WORKLOADS = {
+    "MobileNetV2, photographs": Workload(photographs, 1, mobilenet, with_tfzip, with_keras),
+    "tiny CNN, 32x32 PNG": Workload(thumbnails, 64, tiny, with_tfzip, with_keras),
+    "TFRecords, gzip": Workload(tfrecords, 16, lambda: None, joining("gzip"), copying("GZIP")),
+    "TFRecords, uncompressed": Workload(tfrecords, 16, lambda: None, joining("none"), copying("")),
 }
-"""Images, model, and how many times the number of photographs there are."""
-
-SIDES = {"tfzip": with_tfzip, "keras": with_keras}
+SIDES = ("tfzip", "peer")
 
 
 def run_side(side: str, workload: str, folder: str, out: str) -> None:
     """In a process of its own: one whole run from the loaded model on; prints the seconds."""
-    model = WORKLOADS[workload][1]()
+    work = WORKLOADS[workload]
+    model = work.model()
     started = time.perf_counter()
-    SIDES[side](folder, model, out)
+    getattr(work, side)(folder, model, out)
     print(time.perf_counter() - started)
 
 
@@ -136,11 +192,10 @@ def timed(side: str, workload: str, folder: str) -> float:
     return float(done.stdout)
 
 
-def measure(workload: str, folder: str, rounds: int) -> dict[str, Any]:
-    """Run both sides in turn, after a round that does not count; the ratios are of rates, tfzip over Keras."""
+def measure(workload: str, images: int, folder: str, rounds: int) -> dict[str, Any]:
+    """Run both sides in turn, after a round that does not count; the ratios are of rates, tfzip over its peer."""
     seconds = [{side: timed(side, workload, folder) for side in SIDES} for _ in range(rounds + 1)][1:]
-    ratios = sorted(turn["keras"] / turn["tfzip"] for turn in seconds)
-    images = len(os.listdir(folder))
+    ratios = sorted(turn["peer"] / turn["tfzip"] for turn in seconds)
     rates = {side: images / statistics.median(turn[side] for turn in seconds) for side in SIDES}
     return {"images": images, "rates": rates, "median": statistics.median(ratios), "ratios": ratios}
 
@@ -149,7 +204,8 @@ def main() -> None:
     """Measure every workload and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="that count, of each side")
-    parser.add_argument("--images", type=int, default=512, help="photographs; there are 64 times as many thumbnails")
+    parser.add_argument("--images", type=int, default=512, help="photographs; 64 times as many thumbnails")
+    parser.add_argument("--only", choices=list(WORKLOADS), metavar="WORKLOAD", help="one of: " + "; ".join(WORKLOADS))
     parser.add_argument("--json", metavar="FILE", help="the results, for programs")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -157,17 +213,16 @@ def main() -> None:
         run_side(*options.side)
         return
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs, {platform.machine()}")
-    print(f"{'whole export, images/s':26} {'tfzip':>8} {'keras':>8} {'ratio':>6}   spread")
+    print(f"{'whole export, images/s':26} {'tfzip':>8} {'peer':>8} {'ratio':>6}   spread")
     results = {}
-    for workload, (images, _, times) in WORKLOADS.items():
+    for name in [options.only] if options.only else WORKLOADS:
         with tempfile.TemporaryDirectory() as folder:
-            images(folder, times * options.images)
-            result = results[workload] = measure(workload, folder, options.rounds)
+            count = WORKLOADS[name].times * options.images
+            WORKLOADS[name].images(folder, count)
+            result = results[name] = measure(name, count, folder, options.rounds)
         rates, ratios = result["rates"], result["ratios"]
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(
-            f"{workload:26} {rates['tfzip']:8.0f} {rates['keras']:8.0f} {result['median']:6.2f}   {spread}", flush=True
-        )
+        print(f"{name:26} {rates['tfzip']:8.0f} {rates['peer']:8.0f} {result['median']:6.2f}   {spread}", flush=True)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=2)
