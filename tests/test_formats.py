@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pillow_jxl  # noqa: F401 - Pillow then writes JPEG XL
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps, features
@@ -30,6 +31,7 @@ except ImportError:
 
 HEIGHT, WIDTH = 12, 16
 NO_WEBP = not hasattr(tf.io, "decode_webp")  # TensorFlow 2.16
+NO_JXL = not hasattr(tf.io, "decode_jxl")
 
 
 # The picture in all files.
@@ -223,6 +225,18 @@ def gif_and_webp_files() -> dict[str, Odd]:
     }
 
 
+def jxl_files() -> dict[str, Odd]:
+    grey, see_through = Image.fromarray(GREY), Image.fromarray(RGBA)
+    lossy = saved(PICTURE, "jxl", quality=95)
+    return {
+        "rgb": Odd(saved(PICTURE, "jxl", lossless=True), opaque(RGB), 0, "jxl"),
+        "rgba": Odd(saved(see_through, "jxl", lossless=True), RGBA, 0, "jxl"),
+        "grey": Odd(saved(grey, "jxl", lossless=True), opaque(GREY), 0, "jxl"),
+        "boxes": Odd(saved(PICTURE, "jxl", lossless=True, use_container=True), opaque(RGB), 0, "jxl"),
+        "lossy": Odd(lossy, by_pillow(lossy), 2, "jxl"),
+    }
+
+
 def npy_files() -> dict[str, Odd]:
     eight = np.round(DEEP / 257).astype(np.uint8)
     arrays = {
@@ -294,6 +308,7 @@ FILES: dict[str, Odd] = {
     **{f"jpeg/{name}": odd for name, odd in jpeg_files().items()},
     **{f"bmp/{name}": odd for name, odd in bmp_files().items()},
     **gif_and_webp_files(),
+    **({} if NO_JXL else {f"jxl/{name}": odd for name, odd in jxl_files().items()}),
     **{f"npy/{name}": odd for name, odd in npy_files().items()},
     **foreign_files(),
 }
