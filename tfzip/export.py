@@ -78,7 +78,7 @@ def write(
     Returns and raises what `export` does.
     """
     settings, layout = _settled(out, options)
-    source, likes = python.from_triples(pairing.singly(triples))
+    source, likes = python.from_triples(pairing.singly(triples), judged=settings.scores == "auto")
     scores = likes.pop("scores", None)
     given = Given("the predictions", scores=scores, columns=likes, brought=True)
     return _do(prepare(source, None, settings, given), layout)

@@ -86,6 +86,9 @@ def _from_array(path: str) -> Given:
                 array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{path}: not a .npy file that can be read ({error})") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise SourceError(f"{path}: not a .npy file, but an archive of such")
     if array.dtype.kind in "iu" and array.ndim == 1:
         return Given(path, columns={"label": np.asarray(array, np.int64)}, path=path)
     if array.dtype.kind == "f" and array.ndim in (1, 2) and array.size:
@@ -121,7 +124,10 @@ def _filenames(path: str, columns: dict[str, list[Any]]) -> list[bytes]:
     named = next((usual[name] for name in FILENAME_COLUMNS if name in usual), None)
     if named is None:
         raise SourceError(f"{path}: none of its columns {', '.join(columns)} is named filename")
-    filenames = [naming.to_bytes(str(value)) for value in columns.pop(named)]
+    values = columns.pop(named)
+    if None in values:
+        raise SourceError(f"{path}, row {values.index(None) + 1}: it has no {named}")
+    filenames = [naming.to_bytes(str(value)) for value in values]
     seen: set[bytes] = set()
     for filename in filenames:
         if filename in seen:

@@ -124,7 +124,9 @@ def settle(given: Given, *, task: str, scores: str, threshold: float, names: Cla
         if task not in ("auto", "multiclass"):
             raise UsageError(f"--task {task}: {given.name} holds one class an image, which is multiclass")
         texts = given.columns.get("text")
-        known = names.any() or (() if texts is None else tuple(sorted({to_str(text) for text in texts.tolist()})))
+        sorted_texts = () if texts is None else tuple(sorted({to_str(text) for text in texts.tolist()}))
+        # A label beside the text counts by an order of its own.
+        known = names.any() or (() if "label" in given.columns else sorted_texts)
         return Task("multiclass", (), 0, logits=False, threshold=0.0, names=known)
     adding_up = _add_up(given)
     if task == "auto":
@@ -231,7 +233,9 @@ def _scores_reader(given: Given) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _flat(scores: npt.NDArray[Any]) -> tuple[tf.Tensor, int]:
-    """The scores as a flat tensor, and where in it they begin: a `.npy` file has a header of whole numbers of them."""
+    """The scores as a flat tensor, and where in it they begin: most `.npy` files have a header of whole numbers."""
     if isinstance(scores, np.memmap) and scores.filename and scores.flags.c_contiguous and scores.dtype in _FLOATS:
-        return region.values(str(scores.filename), tf.as_dtype(scores.dtype)), scores.offset // scores.itemsize
+        start, rest = divmod(scores.offset, scores.itemsize)
+        if not rest:
+            return region.values(str(scores.filename), tf.as_dtype(scores.dtype)), start
     return tf.constant(np.asarray(scores, np.float32, order="C").reshape(-1)), 0

@@ -30,18 +30,24 @@ def zip(  # noqa: A001 - tfzip.zip, as the builtin
 
 
 def singly(triples: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, str | bytes, Any]]:
-    """Triples one by one: those that are whole batches taken apart, strictly."""
-    for number, (prediction, filename, image) in enumerate(triples):
-        if isinstance(filename, (str, bytes, os.PathLike)):
-            yield prediction, os.fspath(filename), image
+    """Triples one by one: those that are whole batches taken apart, strictly; tensors as NumPy has them."""
+    for number, triple in enumerate(triples):
+        prediction, filename, image = map(_plain, triple)
+        if isinstance(filename, (str, bytes, os.PathLike)) or not isinstance(filename, Iterable):
+            yield prediction, _name(filename), image
         else:
             batch = [iter(part) for part in (prediction, filename, image)]
             for one, name, picture in _strict(batch, f" in batch {number}"):
                 yield one, _name(name), picture
 
 
-def _name(name: Any) -> str | bytes:
-    return name if isinstance(name, bytes) else str(name)
+def _plain(part: Any) -> Any:
+    return part.numpy() if hasattr(part, "numpy") else part
+
+
+def _name(name: Any) -> Any:
+    """A path as text; what is no filename stays, for the item to be told."""
+    return os.fspath(name) if isinstance(name, os.PathLike) else name
 
 
 def _strict(iterators: list[Iterator[Any]], where: str) -> Iterator[list[Any]]:

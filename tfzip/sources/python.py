@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     from tfzip.sources.source import Element
 
+_T = TypeVar("_T")
+
 _CHUNK = 64  # items that cross from Python to the graph at once
+
+_CHANNELS = ((1,), (2,), (3,), (4,))  # that a PNG may have
 
 _IMAGE, _FILENAME, _TRUTH = "image", "filename", "label"
 """Under which keys an item has what, unless options say otherwise."""
@@ -133,7 +137,7 @@ def from_items(items: Iterable[Any]) -> Stream:
     An image is encoded bytes, pixels as a uint8 array [H, W] or [H, W, C] (kept as PNG), or the path of a file. What
     the iterable raises ends the export with its error.
     """
-    first, rest = _first(items)
+    first, rest = _first(map(_item, items))
     truth = first.get(_TRUTH)
     likes: dict[str, npt.NDArray[Any]] = {}
     if truth is not None:
@@ -178,23 +182,30 @@ def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
     )
 
 
-def from_triples(triples: Iterable[tuple[Any, Any, Any]]) -> tuple[Stream, dict[str, npt.NDArray[Any]]]:
+def from_triples(
+    triples: Iterable[tuple[Any, Any, Any]], *, judged: bool
+) -> tuple[Stream, dict[str, npt.NDArray[Any]]]:
     """Triples `(prediction, filename, image)`, as a stream whose items bring `given/NAME`, and an array like each.
 
-    A prediction is scores [classes] or one score, an int label, or a class's name; all are of one kind.
+    A prediction is scores [classes] or one score, an int label, or a class's name; all are of one kind. If `judged`,
+    scores outside 0..1 end the export.
     """
-    triples = iter(triples)
-    first = next(triples, None)
-    if first is None:
-        raise SourceError("there are no predictions")
+    first, rest = _first(triples)
     name, like = _kind_of(first[0])
 
-    def item(triple: tuple[Any, Any, Any]) -> dict[str, Any]:
+    def item(number: int, triple: tuple[Any, Any, Any]) -> dict[str, Any]:
         prediction, filename, image = triple
+        if judged and like.size and prediction is not None and _lies_outside(prediction):
+            raise UsageError(f"the scores of item {number} lie outside 0..1: say --scores logits, if they are")
         return {_FILENAME: filename, _IMAGE: image, name: prediction}
 
-    stream = _stream(map(item, itertools.chain([first], triples)), {name: like}, None)
+    stream = _stream(itertools.starmap(item, enumerate(rest)), {name: like}, None)
     return stream, {name.removeprefix("given/"): like}
+
+
+def _lies_outside(scores: Any) -> bool:
+    array = np.asarray(scores)
+    return array.dtype.kind == "f" and bool(((array < 0) | (array > 1)).any())
 
 
 def _kind_of(prediction: Any) -> tuple[str, npt.NDArray[Any]]:
@@ -209,10 +220,10 @@ def _kind_of(prediction: Any) -> tuple[str, npt.NDArray[Any]]:
     raise UsageError(f"a prediction is {value.dtype}{list(value.shape)}: give scores [classes], a label or a name")
 
 
-def _first(items: Iterable[Any]) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+def _first(items: Iterable[_T]) -> tuple[_T, Iterator[_T]]:
     """The first item, which tells what all have, and all of them."""
     try:
-        iterator = map(_item, items)
+        iterator = iter(items)
         first = next(iterator, None)
     except TfzipError:
         raise
@@ -220,12 +231,7 @@ def _first(items: Iterable[Any]) -> tuple[dict[str, Any], Iterator[dict[str, Any
         raise BrokenSourceError(f"the iterable: {type(error).__name__}: {error}") from error
     if first is None:
         raise SourceError("the iterable gave no image")
-
-    def all_items() -> Iterator[dict[str, Any]]:
-        yield first
-        yield from iterator
-
-    return first, all_items()
+    return first, itertools.chain([first], iterator)
 
 
 def _item(item: Any) -> dict[str, Any]:
@@ -251,9 +257,9 @@ def _chunks(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
 
 def _values(item: Mapping[str, Any], shown: str, likes: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """What an item has, as tensors take it."""
-    for key in (_FILENAME, _IMAGE):
+    for key in (_FILENAME, _IMAGE, *(name for name in likes if name.startswith("given/"))):
         if item.get(key) is None:
-            raise UsageError(f"{shown} has no {key}")
+            raise UsageError(f"{shown} has no {key.rpartition('/')[2]}")
     if item.get(_TRUTH) is not None and not likes:
         raise UsageError(f"{shown} has a label, but the first item has none: begin with one that has")
     found = {name: _like(item[name], like, f"{name.rpartition('/')[2]} of {shown}") for name, like in likes.items()}
@@ -297,7 +303,7 @@ def _encoded(image: Any, shown: str) -> bytes:
     if isinstance(image, bytes):
         return image
     pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+    if pixels.dtype != np.uint8 or not pixels.size or not (pixels.ndim == 2 or pixels.shape[2:] in _CHANNELS):
         given = f"{pixels.dtype}{list(pixels.shape)}"
         raise UsageError(f"the image of {shown} is {given}: give encoded bytes, a path, or uint8 [H, W, C]")
     return tf.io.encode_png(pixels if pixels.ndim == 3 else pixels[..., np.newaxis]).numpy()
