@@ -269,8 +269,12 @@ def _features(
         own.pop(record.ENCODED)
     else:
         kept.pop(brought.image_key)
-    named = brought.filename_key == record.FILENAME
-    there = {key for key, spec in own.items() if kept.get(key) == spec and (named or key != record.FILENAME)}
+    anew = {record.TRUTH_LABEL, record.TRUTH_TEXT}  # what is written though an item has it
+    if brought.filename_key != record.FILENAME:
+        anew.add(record.FILENAME)
+    if options.reencode:
+        anew |= {record.FORMAT, record.HEIGHT, record.WIDTH}
+    there = {key for key, spec in own.items() if kept.get(key) == spec} - anew
     written = {**{key: spec for key, spec in own.items() if key not in there}, **predicted}
     return written, {key: spec for key, spec in kept.items() if key not in written}
 

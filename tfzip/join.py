@@ -224,18 +224,23 @@ def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
 def _scores_reader(given: Given) -> Callable[[tf.Tensor], tf.Tensor]:
     """A graph function: a row -> its scores; those of a local file stay there, mapped into memory."""
     assert given.scores is not None
-    classes, (scores, start) = given.classes, _flat(given.scores)
+    classes, (flat, start) = given.classes, _flat(given.scores)
 
     def read(row: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.slice(scores, [start + row * classes], [classes]), tf.float32)
+        return tf.cast(tf.slice(flat(), [start + row * classes], [classes]), tf.float32)
 
     return read
 
 
-def _flat(scores: npt.NDArray[Any]) -> tuple[tf.Tensor, int]:
-    """The scores as a flat tensor, and where in it they begin: most `.npy` files have a header of whole numbers."""
+def _flat(scores: npt.NDArray[Any]) -> tuple[Callable[[], tf.Tensor], int]:
+    """What gives the scores as a flat tensor, and where in it they begin.
+
+    Most `.npy` files have a header of whole numbers of scores.
+    """
     if isinstance(scores, np.memmap) and scores.filename and scores.flags.c_contiguous and scores.dtype in _FLOATS:
         start, rest = divmod(scores.offset, scores.itemsize)
         if not rest:
-            return region.values(str(scores.filename), tf.as_dtype(scores.dtype)), start
-    return tf.constant(np.asarray(scores, np.float32, order="C").reshape(-1)), 0
+            path, dtype = str(scores.filename), tf.as_dtype(scores.dtype)
+            return lambda: region.values(path, dtype), start
+    copied = tf.constant(np.asarray(scores, np.float32, order="C").reshape(-1))
+    return lambda: copied, 0

@@ -16,16 +16,20 @@ def namer(names: Sequence[str], classes: Sequence[bytes]) -> Callable[[Element],
 
     Args:
         names: of the classes, by label; empty if they are not known.
-        classes: the texts that the source uses, which need not be UTF-8.
+        classes: the texts that the source uses, which need not be UTF-8; empty if it has labels only.
 
-    A text that is no class has the label UNKNOWN; a label that has no name is its own text, in decimal.
+    A text that is no class has the label UNKNOWN; but where there are no names, or labels only, a label that the item
+    has beside its text is kept. A label that has no name is its own text, in decimal.
     """
     find = finder(names, classes)
 
     def name_truth(item: Element) -> Element:
-        if "truth_text" in item:
-            return {**item, "truth": find(item["truth_text"])}
-        return {**item, "truth_text": _text(item["truth"], names)}
+        if "truth_text" not in item:
+            return {**item, "truth_text": _text(item["truth"], names)}
+        label = find(item["truth_text"])
+        if "truth" in item and not (names and classes):
+            label = tf.where(label == UNKNOWN, item["truth"], label)
+        return {**item, "truth": label}
 
     return name_truth
 

@@ -31,6 +31,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _GZIPPED = (".tar.gz", ".tgz")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _SIDECARS = (".cls", ".json")
+_LARGEST_SIDECAR = 1 << 20  # bytes; what tells of one image is not larger
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ class _Listing:
     """What archives hold: images, what the files beside each (same name, another suffix) say, and how much else."""
 
     images: list[_Member] = field(default_factory=list)
-    sidecars: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
+    sidecars: dict[tuple[int, bytes], dict[str, bytes]] = field(default_factory=dict)
     ignored: int = 0
 
     def add(self, member: _Member, read: Callable[[], bytes]) -> None:
         key, suffix = _split(member.name)
         if posixpath.splitext(member.name)[1].lower() in IMAGES:
             self.images.append(member)
-        elif suffix in _SIDECARS:
-            self.sidecars.setdefault(key, {})[suffix] = read()
+        elif suffix in _SIDECARS and member.size <= _LARGEST_SIDECAR and not member.problem:
+            self.sidecars.setdefault((member.archive, key), {}).setdefault(suffix, read())
         else:
             self.ignored += 1
 
@@ -103,11 +104,10 @@ def _list_tar(path: str, number: int, listing: _Listing) -> int:
     with storage.open(path, "rb") as raw:
         file: Any = igzip.open(raw, "rb") if gzipped else raw
         headers: list[bytes] = []
+        places: dict[str, tuple[int, int]] = {}
         with tarfile.open(fileobj=file, mode="r|" if gzipped else "r:", tarinfo=_noting(headers)) as tar:
             for member in tar:
-                if member.isreg():
-                    name = naming.to_bytes(member.name).removeprefix(b"./")
-                    found = _Member(number, name, member.offset_data, member.size)
+                if found := _tar_member(number, member, {} if gzipped else places):
                     listing.add(found, partial(_content, tar, member))
         # tarfile takes whatever is no header for the end; only blocks of zeros are one.
         if not headers or headers[-1].strip(b"\0") or len(headers[-1]) < tarfile.BLOCKSIZE:
@@ -116,6 +116,20 @@ def _list_tar(path: str, number: int, listing: _Listing) -> int:
             while file.read(1 << 20):
                 pass
         return int(file.tell())
+
+
+def _tar_member(number: int, member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> _Member | None:
+    """A file or a link; None for what is neither. `places` remembers where each name lies, for hard links."""
+    name, problem = naming.to_bytes(member.name).removeprefix(b"./"), ""
+    offset, size = places.get(member.linkname, (0, 0)) if member.islnk() else (member.offset_data, member.size)
+    if member.issparse():
+        problem = "it is stored sparsely"
+    elif member.issym() or (member.islnk() and member.linkname not in places):
+        problem = f"it is a link to {member.linkname}"
+    elif not member.isreg() and not member.islnk():
+        return None
+    places[member.name] = offset, size
+    return _Member(number, name, offset, size, problem=problem)
 
 
 def _noting(headers: list[bytes]) -> type[tarfile.TarInfo]:
@@ -167,7 +181,7 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo) -> _Member:
 
 def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | None) -> Listed | Stream:
     kept, rejected = _sorted_out(listing.images)
-    sidecars = [listing.sidecars.get(_split(member.name)[0], {}) for member in kept]
+    sidecars = [listing.sidecars.get((member.archive, _split(member.name)[0]), {}) for member in kept]
     known = truths_of([naming.to_str(side[".cls"].strip()) if ".cls" in side else None for side in sidecars])
     columns = {EXTRA + name: column for name, column in _json_columns(kept, sidecars).items()}
     filenames = [member.name for member in kept]

@@ -14,8 +14,11 @@ import numpy.typing as npt
 from tfzip.naming import to_bytes
 from tfzip.record import UNKNOWN
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.I)
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)", re.ASCII)  # 007 is a text: its zeros say something
+_FLOAT = re.compile(
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE
+)
+_LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2**24  # floats hold every integer up to this
 
 
@@ -64,12 +67,17 @@ def _floats(values: Sequence[Any]) -> npt.NDArray[np.float32]:
 
 def _is_integer(value: Any) -> bool:
     if isinstance(value, str):
-        return _INTEGER.fullmatch(value) is not None and _is_integer(int(value))
+        return len(value) <= 20 and _INTEGER.fullmatch(value) is not None and _is_integer(int(value))
     return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (isinstance(value, str) and _FLOAT.fullmatch(value) is not None)
+    """Whether a float32 holds the value, but for digits; of a whole number it has to hold an int64."""
+    if isinstance(value, int) or (isinstance(value, str) and _INTEGER.fullmatch(value)):
+        return _is_integer(value)
+    if isinstance(value, float) or (isinstance(value, str) and _FLOAT.fullmatch(value)):
+        return not math.isfinite(float(value)) or abs(float(value)) <= _LARGEST
+    return False
 
 
 def _text(value: Any) -> bytes:

@@ -44,23 +44,21 @@ def from_export(path: str, options: Options) -> Stream:
 def _elements(export: Export, known: bool) -> Any:
     import tensorflow as tf
 
-    keys = [export.image_key, record.FILENAME, *([record.TRUTH_TEXT] if known else [])]
-    parse = _parser(keys)
     compression = "GZIP" if export.manifest["compression"] == "gzip" else ""
     records = tf.data.TFRecordDataset(export.shards, compression)
-    return records.map(tf.autograph.experimental.do_not_convert(parse))
+    return records.map(tf.autograph.experimental.do_not_convert(_parser(export.image_key, known)))
 
 
-def _parser(keys: list[str]) -> Callable[[tf.Tensor], Element]:
+def _parser(image_key: str, known: bool) -> Callable[[tf.Tensor], Element]:
     import tensorflow as tf
 
-    spec = {key: tf.io.FixedLenFeature((), tf.string) for key in keys}
+    keys = {"encoded": image_key, "filename": record.FILENAME}
+    if known:
+        keys |= {"truth_text": record.TRUTH_TEXT, "truth": record.TRUTH_LABEL}
+    spec = {key: tf.io.FixedLenFeature((), tf.int64 if name == "truth" else tf.string) for name, key in keys.items()}
 
     def parse(serialized: tf.Tensor) -> Element:
         parsed = tf.io.parse_single_example(serialized, spec)
-        item = {"encoded": parsed[keys[0]], "filename": parsed[keys[1]], "example": serialized}
-        if len(keys) > 2:
-            item["truth_text"] = parsed[keys[2]]
-        return item
+        return {"example": serialized, **{name: parsed[key] for name, key in keys.items()}}
 
     return parse

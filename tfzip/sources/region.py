@@ -26,40 +26,38 @@ def reader(paths: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], 
 
     def read(file: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         if len(regions) == 1:
-            return regions[0](offset, size)
-        return tf.switch_case(
-            tf.cast(file, tf.int32), [lambda region=region: region(offset, size) for region in regions]
-        )
-
-    return read
-
-
-def _mapped(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """TensorFlow reads no part of a file at an offset, but it maps a file as a tensor of bytes.
-
-    What makes a string of a piece of it is the protobuf of a tensor, which ends in the tensor's bytes.
-    """
-    size = os.path.getsize(path)
-    mapped = tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=(size,), memory_region_name=os.fsencode(path))
-
-    def read(offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        proto = tf.io.serialize_tensor(tf.slice(mapped, [offset], [size]))
-        length = tf.cast(size, tf.int32)
+            piece = regions[0](offset, size)
+        else:
+            branches = [lambda region=region: region(offset, size) for region in regions]
+            piece = tf.switch_case(tf.cast(file, tf.int32), branches)
+        # What makes a string of bytes is the protobuf of their tensor, which ends in them.
+        proto, length = tf.io.serialize_tensor(piece), tf.cast(size, tf.int32)
         return tf.strings.substr(proto, tf.strings.length(proto) - length, length)
 
     return read
 
 
+def _mapped(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """TensorFlow reads no part of a file at an offset, but it maps a file as a tensor of bytes."""
+    return lambda offset, size: tf.slice(values(path, tf.uint8), [offset], [size])
+
+
 def values(path: str, dtype: tf.DType) -> tf.Tensor:
-    """A local file mapped into memory as one flat tensor, its header included."""
-    return tf.raw_ops.ImmutableConst(
-        dtype=dtype, shape=(os.path.getsize(path) // dtype.size,), memory_region_name=os.fsencode(path)
-    )
+    """A local file mapped into memory as one flat tensor, its header included; to be called where it is used."""
+    size = os.path.getsize(path) // dtype.size
+    mapped = tf.raw_ops.ImmutableConst(dtype=dtype, shape=(size,), memory_region_name=os.fsencode(path))
+    # Grappler would take it for a constant to fold, and copy the file into memory; operations with this attribute it
+    # leaves alone. There is no public name for that.
+    if not tf.executing_eagerly():
+        untouched = tf.compat.v1.AttrValue(list=tf.compat.v1.AttrValue.ListValue(i=[]))
+        mapped.op._set_attr("_scoped_allocator", untouched)
+    return mapped
 
 
 def _whole(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    content = tf.io.read_file(path)
-    return lambda offset, size: tf.strings.substr(content, offset, size)
+    with storage.open(path, "rb") as file:
+        content = tf.constant(np.frombuffer(file.read(), np.uint8))
+    return lambda offset, size: tf.slice(content, [offset], [size])
 
 
 def gzip_pieces(path: str, total: int, starts: Positions, sizes: Positions) -> Any:

@@ -38,14 +38,15 @@ def from_tfds(shown: str, options: Options) -> Stream:
         raise UsageError(f"{shown}: no split {options.source_split!r}: {error}") from None
     extra = {key: spec for key, spec in _scalars(features).items() if key not in (image, truth, named)}
     assert image is not None
+    classes = [name.encode() for name in features[truth].names or ()] if truth else []
     return Stream(
         kind="tfds",
         name=shown,
-        classes=None if truth is None else [name.encode() for name in features[truth].names or ()],
+        classes=None if truth is None else classes,
         features={EXTRA + key: spec for key, spec in extra.items()},
         unique=named is None,
         count=sum(counts),
-        elements=lambda: _elements(builder, splits, image, truth, named, extra),
+        elements=lambda: _elements(builder, splits, image, truth, classes, named, extra),
     )
 
 
@@ -112,6 +113,7 @@ def _elements(
     splits: Sequence[str],
     image: str,
     truth: str | None,
+    classes: Sequence[bytes],
     named: str | None,
     extra: Mapping[str, FeatureSpec],
 ) -> Any:
@@ -136,6 +138,8 @@ def _elements(
             found = {"filename": filename, "encoded": value(element, image)}
             if truth is not None:
                 found["truth"] = tf.cast(value(element, truth), tf.int64)
+                if classes:
+                    found["truth_text"] = tf.gather(["", *classes], tf.maximum(found["truth"], -1) + 1)
             return found | {EXTRA + key: value(element, key) for key in extra}
 
         return dataset.enumerate().map(tf.autograph.experimental.do_not_convert(item))
