@@ -513,7 +513,7 @@ BAD = {
     "a row without a filename": ("csv", lambda _: b"path,label\na.png,1\n,2\n", SourceError, ["row 2", "path"]),
     "two rows of one image": ("csv", lambda _: b"path,label\na.png,1\nb.png,1\na.png,2\n", SourceError, ["a.png"]),
     "a row that is too short": ("csv", lambda _: b"path,label\na.png\n", SourceError, ["line 2"]),
-    "no prediction": ("csv", lambda _: b"path,note\na.png,good\n", SourceError, ["prediction, label, scores"]),
+    "no prediction": ("csv", lambda _: b"path,note\na.png,good\n", SourceError, ["scores, prediction, label"]),
     "an empty cell": ("csv", lambda few: csv_with(few, lambda i: "" if i == 7 else 0), SourceError, ["one"]),
     "ragged lists": ("jsonl", lambda few: rows_of(few, lambda i: {"scores": [0.5] * (2 + i % 2)}), SourceError, []),
     "lists of text": ("jsonl", lambda few: rows_of(few, lambda _: {"scores": ["a", "b"]}), SourceError, []),

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -346,15 +348,66 @@ def test_what_lies_outside_the_root_is_a_failure(few, export, tmp_path):
     assert all(f"outside {few.folder}" in failure.error for failure in made.failures)
 
 
-def test_links_and_folders_in_a_tar_are_no_images(few, tmp_path):
+def test_links_that_lead_out_of_a_tar_fail_and_what_is_no_file_is_none(few, tmp_path):
     path = tmp_path / "links.tar"
     write_tar(path, pairs_of(few)[:2])
     with tarfile.open(path, "a") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
-            info = tarfile.TarInfo(f"kind {kind!r}.png")
+            info = tarfile.TarInfo(f"kind {kind.decode()}.png")
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
-    assert [name.decode() for name in open_source(str(path), Options()).filenames] == few.names[:2]
+    source = open_source(str(path), Options())
+    assert [name.decode() for name in source.filenames] == few.names[:2]
+    rejected = {failure.filename: failure.error for failure in source.rejected}
+    assert rejected == dict.fromkeys(("kind 1.png", "kind 2.png"), "it is a link to /etc/passwd")
+
+
+@pytest.mark.parametrize("how", [["--format=gnu"], ["--format=pax"], ["--format=ustar"]], ids=str)
+def test_a_file_with_two_names_is_two_images_and_a_sparse_one_fails(few, export, tmp_path, how):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(few.encoded[0])
+    (folder / "b.png").hardlink_to(folder / "a.png")
+    (folder / "c.png").write_bytes(few.encoded[1])
+    sparse = [] if how == ["--format=ustar"] else ["-S"]
+    if sparse:
+        with (folder / "d.png").open("wb") as file:
+            file.write(few.encoded[2])
+            file.truncate(1 << 20)
+    subprocess.run(["tar", "-cf", tmp_path / "linked.tar", *how, *sparse, "-C", folder, "--sort=name", "."], check=True)
+    made = export(str(tmp_path / "linked.tar"))
+    expected = {"a.png": few.encoded[0], "b.png": few.encoded[0], "c.png": few.encoded[1]}
+    assert {record.filename: record.encoded for record in made[:]} == expected
+    assert [failure.filename for failure in made.failures] == (["d.png"] if sparse else [])
+
+
+def test_what_lies_beside_an_image_is_of_its_own_archive(few, export, tmp_path):
+    for number, word in enumerate(("cat", "dog")):
+        files = [(f"{number}/1.png", few.encoded[number]), ("same.png", few.encoded[2]), ("same.cls", word.encode())]
+        write_tar(tmp_path / f"s-{number}.tar", files)
+    made = export(str(tmp_path / "s-*.tar"))
+    assert made["same.png"].truth.text == "cat"
+    assert [(f.filename, f.error) for f in made.failures] == [("same.png", "another image before it has this name")]
+
+
+_PEAK = """
+import resource, sys
+import keras, tfzip
+layers = [keras.layers.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Softmax()]
+tfzip.export(sys.argv[1], keras.Sequential(layers), sys.argv[2], scale="raw", quiet=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_an_archive(few, tmp_path):
+    peaks = []
+    for megabytes in (1, 400):
+        path = tmp_path / f"{megabytes}.tar"
+        write_tar(path, [("video.mp4", bytes(megabytes << 20)), *pairs_of(few)])
+        command = [sys.executable, "-c", _PEAK, str(path), str(tmp_path / f"{megabytes}")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 100
 
 
 def test_members_of_a_zip_that_cannot_be_read_fail_and_say_why(few, export, tmp_path):

@@ -275,3 +275,47 @@ def test_a_feature_that_only_some_records_have_is_kept_in_those(few, exported, m
         assert {key: new.get(key) for key in old} == old, i
     assert tfzip.verify(export) == []
     assert export[0 if missing == "last" else 23].extra["rare"].tolist() == [0 if missing == "last" else 23] * 2
+
+
+@pytest.mark.parametrize("image", ["png", "none"])
+def test_a_feature_that_would_be_lost_is_told(few, exported, image):
+    records = [
+        example(image__encoded=texts(few.encoded[i % 24]), image__filename=texts(b"%d" % i), old=ints(i))
+        for i in range(120)
+    ]
+    records[110] += example(late=ints(3))
+    export = exported(records, image=image)
+    (failure,) = export.failures
+    assert (failure.filename, failure.stage) == ("110", "encode")
+    assert "late" in failure.error
+    assert_kept(export, records[:110] + records[111:], replaced=["image/encoded"] if image == "png" else [],
+                left_out=["image/encoded"] if image == "none" else [])  # fmt: skip
+
+
+def test_what_is_encoded_anew_has_the_format_and_size_of_that(few, exported):
+    records = [
+        old + example(image__format=texts(b"png"), image__height=ints(8), image__width=ints(8))
+        for old in old_records(few)
+    ]
+    export = exported(records, image="jpeg:90")
+    assert {record.format for record in export[:]} == {"jpeg"}
+    assert all(record.encoded[:3] == b"\xff\xd8\xff" for record in export[:])
+
+
+def test_the_truth_that_was_asked_for_counts_before_one_that_was_there(few, exported):
+    old = example(truth__label=ints(0), truth__text=texts(b"zero"))
+    records = [record + old + example(cls=ints(few.classes[i])) for i, record in enumerate(old_records(few))]
+    export = exported(records, truth_key="cls")
+    assert [record.truth.label for record in export[:]] == few.classes
+    assert tfzip.verify(export) == []
+
+
+def test_a_record_without_a_filename_fails_alone_where_others_are_skipped_too(few, digits_model, tmp_path):
+    first = write_tfrecord(tmp_path / "first.tfrecord", old_records(few)[:3])
+    done = tfzip.export(first, digits_model, str(tmp_path / "done"), quiet=True)
+    records = old_records(few)
+    nameless = example(image__encoded=texts(few.encoded[0]), one=ints(1))
+    source = write_tfrecord(tmp_path / "old.tfrecord", [*records, nameless])
+    export = tfzip.export(source, digits_model, str(tmp_path / "out"), quiet=True, skip_in=done.path)
+    assert [record.filename for record in export[:]] == few.names[3:]
+    assert [failure.stage for failure in export.failures] == ["read"]

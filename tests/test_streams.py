@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from sources_made import example, pictures_of, texts, write_tar, write_tfrecord
+from sources_made import WORDS, example, pictures_of, texts, tfds, write_tar, write_tfrecord
 
 import tfzip
 from tfzip.errors import SourceError, UsageError
@@ -187,3 +187,41 @@ def test_nothing_left_to_do_is_told(few, export, tmp_path):
 def test_skipping_what_is_no_export_is_told(few, export, tmp_path):
     with pytest.raises(UsageError, match="nowhere"):
         export(str(few.folder), skip_in=str(tmp_path / "nowhere"))
+
+
+def test_a_batch_is_no_larger_than_a_shard(few, export):
+    made = export(items(few), shard_records=10)
+    assert [shard["records"] for shard in made.manifest["shards"]] == [10, 10, 10, 10]
+
+
+def test_truth_without_names_is_carried_from_export_to_export(few, export):
+    labelled = list(zip(few.names, few.encoded, few.classes, strict=True))
+    first = export(labelled, task="raw")
+    assert len({record.truth.label for record in first[:]}) == 10
+    second = export(first.path, out="second", task="raw")
+    assert [record.truth for record in second[:]] == [record.truth for record in first[:]]
+
+
+def test_classes_of_a_data_set_keep_their_names_where_the_model_has_them_in_another_order(few, export, tmp_path):
+    case = tfds(few, tmp_path)
+    made = export(case.source(), labels=WORDS[::-1], **case.options)
+    truths = [(9 - label, word) for label, word in zip(few.classes, few.words, strict=True)]
+    assert [tuple(record.truth) for record in made[:]] == truths
+
+
+@pytest.mark.parametrize(
+    ("element", "words"),
+    [
+        ({"image": [b"x", b"y"]}, ["image", "unbatch"]),
+        ({"image": np.zeros((8, 8), np.uint8)}, ["image", "[H, W, C]"]),
+        ({"image": np.zeros((2, 8, 8, 3), np.uint8)}, ["image", "unbatch"]),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, ["image", "float32", "uint8"]),
+        ({"image": b"x", "filename": 5}, ["filename", "text"]),
+        ({"image": b"x", "label": 0.7}, ["label", "whole numbers"]),
+    ],
+)
+def test_a_dataset_of_something_else_is_told_what_to_give(export, element, words):
+    dataset = tf.data.Dataset.from_tensors({key: tf.constant(value) for key, value in element.items()})
+    with pytest.raises(UsageError) as caught:
+        export(dataset)
+    assert all(word in str(caught.value) for word in words), caught.value

@@ -7,7 +7,7 @@ each level, so the image gets its headers (tags and sizes) by themselves, and on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,11 @@ _LISTS = {
 
 
 def encoder(
-    written: Mapping[str, FeatureSpec], reparsed: Mapping[str, FeatureSpec] | None = None, *, index_scores: bool
+    written: Mapping[str, FeatureSpec],
+    reparsed: Mapping[str, FeatureSpec] | None = None,
+    *,
+    brought: Iterable[str] = (),
+    index_scores: bool,
 ) -> Callable[[Element], Element]:
     """A graph function over a batch: adds `serialized` [B], and keeps of the rest only what the index needs.
 
@@ -38,6 +42,7 @@ def encoder(
         written: the features that tfzip makes; keys are written in sorted order.
         reparsed: what an `example` that the items bring keeps of its features; None to keep it as it is, and append
             what is written: parsers merge the two (protobuf.dev/programming-guides/encoding, Last One Wins).
+        brought: the features that an `example` may have, kept or not; one with another fails. Empty to allow any.
         index_scores: whether the index wants the scores too.
     """
     features = {**(reparsed or {}), **written}
@@ -48,6 +53,7 @@ def encoder(
         if index_scores:
             row["scores"] = values[record.SCORES]
         if "example" in batch and reparsed is not None:
+            _refuse_others(batch["example"], list(brought))
             values |= tf.io.parse_example(batch["example"], {key: parsing(key, spec) for key, spec in reparsed.items()})
         serialized = serialize({key: (features[key], values[key]) for key in sorted(features)})
         if "example" in batch and reparsed is None:
@@ -55,6 +61,20 @@ def encoder(
         return row | {"serialized": serialized}
 
     return encode
+
+
+def _refuse_others(examples: tf.Tensor, keys: list[str]) -> None:
+    """InvalidArgumentError if one of the serialized Examples [B] has a feature of another key."""
+    if not keys:
+        return
+    _, (features,) = tf.io.decode_proto(examples, "tensorflow.Example", ["features"], [tf.string])
+    sizes, (entries,) = tf.io.decode_proto(features[:, 0], "tensorflow.Features", ["feature"], [tf.string])
+    _, (found,) = tf.io.decode_proto(entries, "tensorflow.Features.FeatureEntry", ["key"], [tf.string])
+    found, present = found[..., 0], tf.sequence_mask(sizes[:, 0], tf.shape(entries)[1])
+    unknown = present & ~tf.reduce_any(found[..., tf.newaxis] == keys, axis=-1)
+    names = tf.strings.reduce_join(tf.boolean_mask(found, unknown), separator=", ")
+    message = tf.strings.join(["the records before have no feature ", names])
+    tf.debugging.Assert(~tf.reduce_any(unknown), [message])
 
 
 def parsing(key: str, spec: FeatureSpec) -> Any:

@@ -97,7 +97,7 @@ def _from_array(path: str) -> Given:
     raise SourceError(f"{path} holds {array.dtype} {shape}: give float [N, classes], float [N] or int [N]")
 
 
-_TELLING = ("prediction", "label", "scores")
+_TELLING = ("scores", "prediction", "label")
 """The columns that hold a prediction; without one of them, all columns of numbers are scores."""
 
 
@@ -113,6 +113,10 @@ def _from_table(path: str) -> Given:
         return Given(path, scores=scores, names=names if len(names) > 1 else (), **common)
     if telling == "scores":
         return Given(path, scores=_score_lists(path, columns["scores"]), **common)
+    if telling == "label" and (others := [name for name in _numbers(columns) if name not in ("label", "confidence")]):
+        raise SourceError(
+            f"{path}: is its label the prediction, or are {', '.join(others)}? Call the label prediction, or drop it"
+        )
     return Given(path, columns=_labelled(columns), **common)
 
 
@@ -161,16 +165,22 @@ def _score_lists(path: str, values: Sequence[Any]) -> npt.NDArray[np.float32]:
     return scores
 
 
+def _numbers(columns: Mapping[str, Sequence[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The columns that hold numbers."""
+    typed = {name: column_of(values) for name, values in columns.items()}
+    return {name: column for name, column in typed.items() if column.dtype.kind in "if"}
+
+
 def _score_columns(
     path: str, filenames: Sequence[bytes], columns: Mapping[str, Sequence[Any]]
 ) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """The names of the columns of numbers, and these [rows, columns]."""
-    typed = {name: column_of(values) for name, values in columns.items()}
-    names = [name for name, column in typed.items() if column.dtype.kind in "if"]
-    if not names:
+    """The names of the columns of numbers, and these [rows, columns]; a column of texts is none of them."""
+    numbers = _numbers(columns)
+    if not numbers:
         raise SourceError(f"{path}: it has no column {', '.join(_TELLING)}, and none of numbers")
-    for name in names:
-        if None in columns[name]:
-            row = columns[name].index(None)
-            raise SourceError(f"{path}: the row of {naming.to_text(filenames[row])} has no {name}")
-    return names, np.stack([typed[name] for name in names], axis=1).astype(np.float32)
+    for name, values in columns.items():
+        lacking = [row for row, value in enumerate(values) if not _numbers({name: [value]})]
+        if lacking and len(lacking) < len(values):
+            shown = "no" if values[lacking[0]] is None else f"{values[lacking[0]]!r} as"
+            raise SourceError(f"{path}: the row of {naming.to_text(filenames[lacking[0]])} has {shown} {name}")
+    return list(numbers), np.stack(list(numbers.values()), axis=1).astype(np.float32)

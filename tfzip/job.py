@@ -109,7 +109,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         written=written,
         carried=carried,
         plan=_plan(source, options, task.classes),
-        batch_size=_batch_size(options, forecast.predictor.input),
+        batch_size=_batch_size(options, forecast.predictor.input, isinstance(source, Stream)),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
     )
 
@@ -297,7 +297,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batch_size(options: Options, given: Input) -> int:
+def _batch_size(options: Options, given: Input, streamed: bool) -> int:
     """What was asked for, or the power of two that keeps a batch's pixels within a core's cache."""
     if given.batch is not None:
         if options.batch_size not in ("auto", given.batch):
@@ -305,11 +305,12 @@ def _batch_size(options: Options, given: Input) -> int:
         return given.batch
     if options.batch_size != "auto":
         return int(options.batch_size)
+    largest = min(_LARGEST_BATCH, options.shard_records) if streamed else _LARGEST_BATCH  # a batch lies in one shard
     if given.takes == "predictions":
-        return _LARGEST_BATCH
+        return largest
     height, width = given.size or _USUAL_SIZE
     fitting = max(1, _PIXELS_PER_BATCH // (height * width))
-    return min(_LARGEST_BATCH, 1 << (fitting.bit_length() - 1))
+    return min(largest, 1 << (fitting.bit_length() - 1))
 
 
 def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tfzip.sources import Element, Listed, Stream, region
 from tfzip.tasks import Task
 
 _SHOWN = 3  # names in an error
-_JUDGED = 1000  # rows whose values tell what scores are
+_JUDGED = 1000  # rows that are looked at at once; the first so many tell whether scores add up to one
 _FLOATS = (np.float16, np.float32, np.float64)
 
 # Against the source.
@@ -108,10 +108,11 @@ def _some(names: Sequence[bytes]) -> str:
 def _add_up(given: Given) -> bool | None:
     """Whether the scores of an item are probabilities that add up to one; None if in 0..1 they do not."""
     assert given.scores is not None
+    chunks = (given.scores[start : start + _JUDGED] for start in range(0, len(given.scores), _JUDGED))
+    if any(((chunk < 0) | (chunk > 1)).any() for chunk in chunks):
+        return False
     some = np.asarray(given.scores[:_JUDGED], np.float64)
     some = some[np.isfinite(some).all(axis=1)]
-    if (some < 0).any() or (some > 1).any():
-        return False
     return True if given.classes == 1 or np.allclose(some.sum(axis=1), 1, atol=1e-2) else None
 
 

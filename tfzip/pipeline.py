@@ -48,7 +48,13 @@ class Stages:
             self._predict = predict.predicter(ready, job.prepare, job.task)
         else:
             self._predict = join.predicter(job.task)
-        self._encode = encode.encoder(job.written, job.reparsed, index_scores=job.index_scores)
+        carried = job.source.carried
+        self._encode = encode.encoder(
+            job.written,
+            job.reparsed,
+            brought=carried.features if carried and carried.whole else (),
+            index_scores=job.index_scores,
+        )
 
     def dataset(self) -> Any:
         """The whole graph: a pair for every batch, in order: its items as the source has them, and its rows."""

@@ -84,8 +84,12 @@ def from_dataset(dataset: tf.data.Dataset, options: Options) -> Stream:
     if not isinstance(spec, Mapping):
         raise UsageError("a dataset of dicts is needed, with image and, if it has them, filename and label")
     image, named, truth = _keys(spec, options)
-    if spec[image].dtype not in (tf.string, tf.uint8):
-        raise UsageError(f"the dataset's {image} is {spec[image].dtype.name}: give encoded bytes, or pixels as uint8")
+    _check_spec("image", spec[image], {tf.string: (0,), tf.uint8: (3,)}, "encoded bytes, or pixels as uint8 [H, W, C]")
+    if named:
+        _check_spec("filename", spec[named], {tf.string: (0,)}, "text")
+    if truth:
+        labels = dict.fromkeys((tf.string, tf.int64, tf.int32, tf.uint8), (0,))
+        _check_spec("label", spec[truth], labels, "text or whole numbers")
     encoded = spec[image].dtype == tf.string
 
     def item(number: tf.Tensor, element: Mapping[str, tf.Tensor]) -> Element:
@@ -110,6 +114,13 @@ def from_dataset(dataset: tf.data.Dataset, options: Options) -> Stream:
         count=size if size >= 0 else None,
         elements=lambda: numbered.map(tf.autograph.experimental.do_not_convert(item)),
     )
+
+
+def _check_spec(role: str, spec: Any, wanted: Mapping[tf.DType, tuple[int, ...]], shown: str) -> None:
+    """Raise UsageError for a tensor that is none of those wanted: ranks by dtype."""
+    ranks = wanted.get(getattr(spec, "dtype", None), ())
+    if not ranks or spec.shape.rank not in (*ranks, None):
+        raise UsageError(f"the dataset's {role} is {spec}: give {shown}, one an element (unbatch it if it is batched)")
 
 
 def _keys(spec: Mapping[str, Any], options: Options) -> tuple[str, str | None, str | None]:

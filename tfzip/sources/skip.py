@@ -59,11 +59,7 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
         texts = tf.constant(sorted(names), tf.string)
         pairs = tf.lookup.KeyValueTensorInitializer(texts, tf.zeros(len(names), tf.int64))
         held = tf.lookup.StaticHashTable(pairs, -1)
-
-        def new(item: Element) -> tf.Tensor:
-            named = item if "filename" in item else source.read(item)
-            return held.lookup(named["filename"]) < 0
-
-        return source.elements().filter(tf.autograph.experimental.do_not_convert(new))
+        new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
+        return source.elements().filter(new)
 
     return dataclasses.replace(source, count=None, elements=elements)

@@ -57,11 +57,11 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
     if any(gzipped) or (options.shuffle is None and options.shards is None):
-        parse = keys.parser()
+        parse, name = keys.parser(), keys.namer() if options.skip_in is not None else None
         return Stream(
             **common,
             count=count,
-            elements=lambda: _streamed(paths, gzipped),
+            elements=lambda: _streamed(paths, gzipped, name),
             read=lambda item: {**item, **parse(item["position"], item["example"])},
         )
     return Listed(
@@ -127,7 +127,7 @@ class _Keys:
         self.image = options.image_key or ENCODED
         self.filename = options.filename_key or (FILENAME if FILENAME in features else None)
         self.truth = options.truth_key
-        self._split = options.source_split or options.split
+        self._split = options.split
         kinds = {"image": ("bytes",), "filename": ("bytes",), "truth": ("bytes", "int64")}
         for role, dtypes in kinds.items():
             key = getattr(self, role)
@@ -154,8 +154,7 @@ class _Keys:
 
         def parse(position: tf.Tensor, serialized: tf.Tensor) -> Element:
             parsed = tf.io.parse_single_example(serialized, spec)
-            number = tf.strings.as_string(position, width=8, fill="0")
-            named = parsed[self.filename] if self.filename else tf.strings.join([self._split, "/", number])
+            named = parsed[self.filename] if self.filename else self._numbered(position)
             item = {"filename": named, "encoded": parsed[self.image], "example": serialized}
             if self.truth is not None:
                 item["truth" if labels else "truth_text"] = parsed[self.truth]
@@ -163,12 +162,31 @@ class _Keys:
 
         return parse
 
+    def namer(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """A graph function: a position and its serialized Example -> the filename, empty where it has none."""
+        import tensorflow as tf
+
+        def name(position: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+            if self.filename is None:
+                return self._numbered(position)
+            spec = {self.filename: tf.io.FixedLenFeature((), tf.string, "")}
+            return tf.io.parse_single_example(serialized, spec)[self.filename]
+
+        return name
+
+    def _numbered(self, position: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.strings.join([self._split, "/", tf.strings.as_string(position, width=8, fill="0")])
+
 
 # The graph.
 
 
-def _streamed(paths: Sequence[str], gzipped: Sequence[bool]) -> Any:
-    """The records in order, every CRC checked."""
+def _streamed(
+    paths: Sequence[str], gzipped: Sequence[bool], name: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None
+) -> Any:
+    """The records in order, every CRC checked; with a filename where something needs it before they are read."""
     import tensorflow as tf
 
     files = [
@@ -177,10 +195,12 @@ def _streamed(paths: Sequence[str], gzipped: Sequence[bool]) -> Any:
     records = files[0]
     for file in files[1:]:
         records = records.concatenate(file)
-    item = tf.autograph.experimental.do_not_convert(
-        lambda position, example: {"position": position, "example": example}
-    )
-    return records.enumerate().map(item)
+
+    def item(position: tf.Tensor, serialized: tf.Tensor) -> Element:
+        found = {"position": position, "example": serialized}
+        return found if name is None else {**found, "filename": name(position, serialized)}
+
+    return records.enumerate().map(tf.autograph.experimental.do_not_convert(item))
 
 
 def _reader(
