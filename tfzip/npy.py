@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_DTYPES = {
-    "|u1": (tf.uint8, True),
-    "<u2": (tf.uint16, True),
-    ">u2": (tf.uint16, False),
-    "<f4": (tf.float32, True),
-    ">f4": (tf.float32, False),
-    "<f8": (tf.float64, True),
-    ">f8": (tf.float64, False),
+_KINDS = (tf.uint8, tf.uint16, tf.float32, tf.float64)
+_WHITE = (255.0, 65535.0, 255.0, 255.0)  # of each kind
+_DTYPES = {  # what NumPy calls them -> the kind, and whether the least byte of each number comes first
+    "|u1": (0, True),
+    "<u2": (1, True),
+    ">u2": (1, False),
+    "<f4": (2, True),
+    ">f4": (2, False),
+    "<f8": (3, True),
+    ">f8": (3, False),
 }
-"""What NumPy calls them -> dtype, and whether the least byte of each number comes first."""
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -34,8 +35,14 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     dtype = tf.strings.regex_replace(header, r"(?s).*'descr': *'([^']*)'.*", r"\1")
     is_dtype = dtype == list(_DTYPES)
     _check(tf.reduce_any(is_dtype), "npy: the dtype is ", dtype, ", not uint8, uint16, float32 or float64")
-    readers = [_reader(body, shape, *how) for how in _DTYPES.values()]
-    return tf.reshape(tf.switch_case(tf.argmax(tf.cast(is_dtype, tf.int32), output_type=tf.int32), readers), shape)
+    row = tf.argmax(tf.cast(is_dtype, tf.int32))
+    kind, is_little = (tf.gather(column, row) for column in zip(*_DTYPES.values(), strict=True))
+    values = _numbers(body, tf.reduce_prod(shape), kind, is_little)
+    most = tf.reduce_max(values)
+    _check((kind < 2) | tf.reduce_all((values >= 0) & (values <= 255)), "npy: not all pixels are from 0 to 255")
+    # Such an image is as good as black if it is in 0..255, and an everyday one if it is not: better not to guess.
+    _check((kind < 2) | (most > 1) | (most == 0), "npy: all pixels are from 0 to 1; use 0 to 255")
+    return tf.cast(tf.reshape(tf.round(values * 255 / tf.gather(_WHITE, kind)), shape), tf.uint8)
 
 
 def _check(condition: tf.Tensor, *message: tf.Tensor | str) -> None:
@@ -62,26 +69,16 @@ def _shape(header: tf.Tensor) -> tf.Tensor:
     return tf.concat([sizes, [1]], 0)[:3]
 
 
-def _reader(body: tf.Tensor, shape: tf.Tensor, dtype: tf.DType, little: bool) -> Callable[[], tf.Tensor]:
-    """A function that makes pixels [N] of the array's bytes."""
+def _numbers(body: tf.Tensor, count: tf.Tensor, kind: tf.Tensor, is_little: tf.Tensor) -> tf.Tensor:
+    """The array's bytes as float32 [count]."""
+    size = tf.gather([dtype.size for dtype in _KINDS], kind)
+    expected, found = count * tf.cast(size, tf.int64), tf.strings.length(body)
+    shown = [tf.strings.as_string(number) for number in (found, expected)]
+    _check(tf.cast(found, tf.int64) == expected, "npy: ", shown[0], " bytes of pixels, not ", shown[1])
+    numbers = tf.reshape(tf.io.decode_raw(body, tf.uint8), (-1, size))
+    numbers = tf.cond(is_little, lambda: numbers, lambda: tf.reverse(numbers, (1,)))
 
-    def read() -> tf.Tensor:
-        expected, found = tf.reduce_prod(shape) * dtype.size, tf.strings.length(body)
-        shown = [tf.strings.as_string(number) for number in (found, expected)]
-        _check(tf.cast(found, tf.int64) == expected, "npy: ", shown[0], " bytes of pixels, not ", shown[1])
-        values = tf.io.decode_raw(body, dtype, little_endian=little)
-        if dtype == tf.uint8:
-            return values
-        if dtype == tf.uint16:
-            return tf.cast((tf.cast(values, tf.int32) + 128) // 257, tf.uint8)
-        return _from_floats(values)
+    def of(dtype: tf.DType) -> Callable[[], tf.Tensor]:
+        return lambda: tf.cast(tf.bitcast(tf.ensure_shape(numbers, (None, dtype.size)), dtype), tf.float32)
 
-    return read
-
-
-def _from_floats(values: tf.Tensor) -> tf.Tensor:
-    most = tf.reduce_max(values)
-    _check(tf.reduce_all((values >= 0) & (values <= 255)), "npy: not all pixels are from 0 to 255")
-    # Such an image is as good as black if it is in 0..255, and an everyday one if it is not: better not to guess.
-    _check((most > 1) | (most == 0), "npy: all pixels are from 0 to 1; use 0 to 255")
-    return tf.cast(tf.round(values), tf.uint8)
+    return tf.reshape(tf.switch_case(kind, [of(dtype) for dtype in _KINDS]), (-1,))
