@@ -74,7 +74,7 @@ def _refuse_others(examples: tf.Tensor, keys: list[str]) -> None:
     unknown = present & ~tf.reduce_any(found[..., tf.newaxis] == keys, axis=-1)
     names = tf.strings.reduce_join(tf.boolean_mask(found, unknown), separator=", ")
     message = tf.strings.join(["the records before have no feature ", names])
-    tf.debugging.Assert(~tf.reduce_any(unknown), [message])
+    tf.raw_ops.Assert(condition=~tf.reduce_any(unknown), data=[message])
 
 
 def parsing(key: str, spec: FeatureSpec) -> Any:

@@ -216,8 +216,8 @@ def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
 
     def find(item: Element) -> tf.Tensor:
         row = rows.lookup(item["filename"])
-        with tf.control_dependencies([tf.debugging.Assert(row != UNKNOWN, [f"{given.name} has no prediction of it"])]):
-            return tf.identity(row)
+        tf.raw_ops.Assert(condition=row != UNKNOWN, data=[f"{given.name} has no prediction of it"])
+        return row
 
     return find
 
