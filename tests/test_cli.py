@@ -134,6 +134,8 @@ BAD = {
     "no OUT": ("export D --model M.keras --out=", "--out is empty"),
     "a signature of a Keras file": (f"{D} --signature x", "--signature 'x' is for SavedModels"),
     "more shards than a name can count": (f"{D} --shards 100000", "--shards 100000"),
+    "shards of a number and a size": (f"{D} --shards 2 --shard-size 1MB", "--shards and --shard-size"),
+    "shards of a number and a length": (f"{D} --shards 2 --shard-records 9", "--shards and --shard-records"),
     "a preprocess that gives what the model does not take": (f"{D} --preprocess builtins:len", "--preprocess"),
     "an image that cannot be written": ("get OUT 0/0000.png --image nowhere/x.png", "--image nowhere/x.png"),
     "a target that is no folder": ("extract OUT --to three.txt", "three.txt"),

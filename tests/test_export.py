@@ -63,7 +63,7 @@ def digits_by_hand(digits, digits_model):
         {"batch_size": 1, "parallel": 1, "limit": 300},
         {"batch_size": 7, "parallel": 3, "shards": 4},
         {"batch_size": 64, "shuffle": 1, "compression": "none"},
-        {"shuffle": 2, "shards": 3, "shard_records": 100},
+        {"shuffle": 2, "shards": 3},
         {"shard_records": 250, "batch_size": 100, "compression": "none"},
         {"shard_size": "40kB", "parallel": 2},
     ],

@@ -287,6 +287,9 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
         return None
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
     if options.shards is not None:
+        for option in ("shard_size", "shard_records"):
+            if getattr(options, option) != getattr(Options, option):
+                raise UsageError(f"--shards and {flag(option)}: give one of them")
         return Plan(order, plan.even_bounds(len(order), options.shards))
     sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
     return Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
