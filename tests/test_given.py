@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, features
-from sources_made import SOURCES, WORDS, example, floats, ints, pictures_of, texts, write_tar, write_tfrecord
+from sources_made import SOURCES, WORDS, example, floats, ints, pictures_of, scores_of, texts, write_tar, write_tfrecord
 
 import tfzip
 from tfzip import cli, images
@@ -25,12 +25,7 @@ def few(digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scores(few, digits_model):
-    """What the model says of each picture; mixing up two would be seen."""
-    table = digits_model.predict(np.stack(few.pixels), verbose=0)
-    assert table.shape == (COUNT, 10)
-    assert len(np.unique(table.round(4), axis=0)) > 20
-    assert len(set(table.argmax(axis=1))) > 5
-    return table
+    return scores_of(few, digits_model)
 
 
 @pytest.fixture
@@ -418,6 +413,20 @@ def test_if_allowed_images_without_a_row_fail_and_rows_without_an_image_are_left
     for record in made[:]:
         np.testing.assert_allclose(record.prediction.scores, scores[few.names.index(record.filename)], atol=1e-5)
     assert tfzip.verify(made) == []
+
+
+def test_a_record_that_cannot_be_read_is_no_missing_prediction(few, scores, export, tmp_path):
+    records = [
+        example(image__encoded=texts(content), image__filename=texts(name.encode()))
+        for name, content in zip(few.names, few.encoded, strict=True)
+    ]
+    records[7] = example(image__encoded=texts(few.encoded[7]))
+    source = write_tfrecord(tmp_path / "old.tfrecord", records)
+    made = export(table(tmp_path, score_lists(few.names, scores), ".jsonl"), source, batch_size=5)
+    assert [failure.stage for failure in made.failures] == ["read"]
+    assert [record.filename for record in made[:]] == few.names[:7] + few.names[8:]
+    fewer = table(tmp_path, score_lists(few.names, scores)[1:], ".jsonl")
+    refused(export, tmp_path / "other", [few.names[0]], UsageError, fewer, source, out="other/out")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
-from sources_made import WORDS, pictures_of
+from sources_made import WORDS, pictures_of, scores_of
 
 import tfzip
 from tfzip.errors import BrokenSourceError, DataError, SourceError, UsageError
@@ -26,11 +26,7 @@ def few(digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scores(few, digits_model):
-    """What the model says of each picture; mixing up two would be seen."""
-    table = digits_model.predict(np.stack(few.pixels), verbose=0)
-    assert len(np.unique(table.round(4), axis=0)) > 20
-    assert len(set(table.argmax(axis=1))) > 5
-    return table
+    return scores_of(few, digits_model)
 
 
 @pytest.fixture

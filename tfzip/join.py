@@ -66,10 +66,12 @@ class Coverage:
         self._given, self._source = given, source
         self._used = np.zeros(len(given), bool)
         self._count = 0
+        self._unread = 0
 
-    def add(self, slots: npt.NDArray[np.int64], filenames: Sequence[bytes]) -> None:
-        """Note the items of a batch; UsageError if one has no prediction."""
-        self._count += len(slots)
+    def add(self, count: int, filenames: Sequence[bytes]) -> None:
+        """Note a batch of so many items, and the names of those that were read; UsageError if one has no prediction."""
+        self._count += count
+        self._unread += count - len(filenames)
         rows = self._given.rows
         if rows is None and self._count > len(self._used):
             raise _unequal(self._given, self._source, "more")
@@ -78,10 +80,10 @@ class Coverage:
             self._used[[rows[name] for name in filenames]] = True
 
     def finish(self) -> None:
-        """UsageError if predictions are left over."""
+        """UsageError if predictions are left over, more than the items that could not be read."""
         if self._given.rows is None and self._count < len(self._used):
             raise _unequal(self._given, self._source, str(self._count))
-        if self._given.rows is not None:
+        if self._given.rows is not None and np.count_nonzero(~self._used) > self._unread:
             used = self._used.tolist()
             _refuse_left(self._source, {name for name, row in self._given.rows.items() if not used[row]})
 

@@ -18,7 +18,7 @@ def zip(  # noqa: A001 - tfzip.zip, as the builtin
     """Yield `(prediction, filename, image)`, one of each at a time; nothing is held in memory.
 
     Args:
-        predictions: scores [classes], a label, or a dict of outputs for each image.
+        predictions: of each image its scores [classes], one score, a label or a class's name.
         filenames: unique names.
         images: encoded bytes, uint8 arrays [H, W, C], or paths.
 

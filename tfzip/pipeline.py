@@ -204,8 +204,8 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         failures = [outcome for outcome in again if isinstance(outcome, Failure)]
         rows = _merge([rows, *found])
         if coverage:
-            failed = [naming.to_bytes(failure.filename) for failure in failures]
-            coverage.add(slots, [*rows["filename"].tolist(), *failed])
+            failed = [naming.to_bytes(failure.filename) for failure in failures if failure.stage != "read"]
+            coverage.add(len(slots), [*rows["filename"].tolist(), *failed])
         if not job.source.unique:
             rows, repeated = names.first(rows)
             failures += repeated
