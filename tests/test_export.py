@@ -143,27 +143,72 @@ def test_iterating_gives_prediction_filename_and_image_of_one_file(digits, digit
     assert len(seen) == 1797
 
 
+def said(export):
+    """What each record of an export says, so that a difference shows where it is."""
+    return [(record.filename, repr(record.prediction), hashlib.sha256(record.encoded).hexdigest()) for record in export]
+
+
 def test_the_same_export_twice_has_the_same_bytes(photographs, photographs_model, tmp_path):
-    contents = []
+    exports, contents = [], []
     for name in ("one", "two"):
         out = tmp_path / name
-        tfzip.export(
-            str(photographs), photographs_model, str(out), quiet=True, batch_size=4, parallel=2, shards=3, shuffle=9
+        exports.append(
+            tfzip.export(
+                str(photographs), photographs_model, str(out), quiet=True, batch_size=4, parallel=2, shards=3, shuffle=9
+            )
         )
         contents.append({path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.json"})
     assert len(contents[0]) == 4
-    assert contents[0] == contents[1]
+    assert said(exports[0][:]) == said(exports[1][:])
+    assert [name for name, content in contents[0].items() if contents[1][name] != content] == []
 
 
 def test_how_many_batches_run_at_a_time_changes_no_byte_of_a_shard(photographs, photographs_model, tmp_path):
-    digests = set()
-    for parallel in (1, 2, 5):
-        out = tmp_path / str(parallel)
-        export = tfzip.export(
-            str(photographs), photographs_model, str(out), quiet=True, batch_size=4, parallel=parallel
+    exports = [
+        tfzip.export(
+            str(photographs),
+            photographs_model,
+            str(tmp_path / str(parallel)),
+            quiet=True,
+            batch_size=4,
+            parallel=parallel,
         )
-        digests.add(export.manifest["shards"][0]["sha256"])
-    assert len(digests) == 1
+        for parallel in (1, 2, 5)
+    ]
+    assert said(exports[0][:]) == said(exports[1][:]) == said(exports[2][:])
+    assert len({export.manifest["shards"][0]["sha256"] for export in exports}) == 1
+
+
+def test_a_fault_that_passes_changes_no_byte(photographs, photographs_model, tmp_path):
+    faults = []
+
+    def sometimes(batch):
+        if len(faults) < 3 and batch[0, 0, 0, 0] > 0:  # not while it is being looked at
+            faults.append(None)
+            raise OSError("the weights are on a mount that went away")
+        return photographs_model(batch, training=False).numpy()
+
+    def model(batch):
+        scores = tf.numpy_function(sometimes, [batch], tf.float32)
+        return tf.ensure_shape(scores, (None, 7))
+
+    digests = []
+    for out in ("one", "two"):
+        export = tfzip.export(
+            str(photographs),
+            model,
+            str(tmp_path / out),
+            quiet=True,
+            batch_size=4,
+            image_size=(48, 64),
+            scale="raw",
+            scores="probabilities",
+            task="multiclass",
+        )
+        assert (export.failures, len(export)) == ([], 320)
+        digests.append([shard["sha256"] for shard in export.manifest["shards"]])
+        assert len(faults) == 3
+    assert digests[0] == digests[1]
 
 
 def prepared(source, model, **options):

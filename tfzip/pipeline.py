@@ -3,13 +3,13 @@
     items -> read -> decode -> batch -> predict -> encode -> rows
 
 An item that fails in the graph vanishes from its batch (`ignore_errors` costs nothing); since every batch comes out
-beside the items that it was made of, it shows. It is then done once more, alone, to learn why, and kept if it now
-succeeds.
+beside the items that it was made of, it shows. If nothing seems to be wrong with it, its batch is done once more, so
+that a fault that passes changes no bit; if it is still lost, it is done alone, to learn why, and kept if that succeeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,14 +58,7 @@ class Stages:
 
     def dataset(self) -> Any:
         """The whole graph: a pair for every batch, in order: its items as the source has them, and its rows."""
-        job = self._job
-
-        def batch(items: Element) -> tf.data.Dataset:
-            decoded = tf.data.Dataset.from_tensor_slices(items).map(_as_it_is(self._read_and_decode))
-            rows = decoded.ignore_errors().batch(job.batch_size).map(_as_it_is(self._predict_and_encode))
-            rows = rows.ignore_errors().concatenate(_no_rows(rows)).take(1)
-            return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
-
+        job, batch = self._job, self._batch
         if job.predictor.stateful:  # even one parallel call begins the next batch before this one is done
             batches = _items(job).flat_map(_as_it_is(batch))
         else:  # a thread makes a whole batch: handing each image to another costs as much as decoding a small one
@@ -79,6 +72,13 @@ class Stages:
         options.experimental_optimization.apply_default_optimizations = False
         return batches.prefetch(2 * job.parallel).with_options(options)
 
+    def _batch(self, items: Element) -> Any:
+        """A dataset of one pair: the items, and the rows of those that did not fail."""
+        decoded = tf.data.Dataset.from_tensor_slices(items).map(_as_it_is(self._read_and_decode))
+        rows = decoded.ignore_errors().batch(self._job.batch_size).map(_as_it_is(self._predict_and_encode))
+        rows = rows.ignore_errors().concatenate(_no_rows(rows)).take(1)
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
+
     def _read_and_decode(self, item: Element) -> Element:
         return self._decode(self._find(self._read(item)))
 
@@ -89,6 +89,20 @@ class Stages:
         """As in the graph, and what TensorFlow does not read by way of a library that does."""
         encoded = element["encoded"]
         return self._decode({**element, "encoded": foreign.translate(encoded)}) | {"encoded": encoded}
+
+    def retry(self, items: Element, lost: Iterable[int]) -> Rows | None:
+        """What the batch gives when done once more; None where each lost item is one that cannot be read or decoded."""
+        if not any(map(self._is_sound, (_item(items, number) for number in lost))):
+            return None
+        _, rows = next(iter(self._batch(items)))
+        return {name: tensor.numpy() for name, tensor in rows.items()}
+
+    def _is_sound(self, item: Element) -> bool:
+        try:
+            self._read_and_decode(item)
+        except (tf.errors.OpError, ValueError):
+            return False
+        return True
 
     def redo(self, item: Element) -> Rows | Failure:
         """One item by itself, stage by stage: its rows, or why it failed."""
@@ -198,8 +212,10 @@ def outcomes(job: Job) -> Iterator[Outcome]:
     while (batch := _next(job, batches)) is not None:
         items, tensors = batch
         slots, rows = items["slot"].numpy(), {name: tensor.numpy() for name, tensor in tensors.items()}
-        lost = np.flatnonzero(~np.isin(slots, rows["slot"])) if len(slots) > len(rows["slot"]) else ()
-        again = [stages.redo({name: tensor[i] for name, tensor in items.items()}) for i in lost]
+        lost = _lost(slots, rows)
+        if len(lost) and (retried := stages.retry(items, lost)) is not None:
+            rows, lost = retried, _lost(slots, retried)
+        again = [stages.redo(_item(items, number)) for number in lost]
         found = [outcome for outcome in again if not isinstance(outcome, Failure)]
         failures = [outcome for outcome in again if isinstance(outcome, Failure)]
         rows = _merge([rows, *found])
@@ -215,6 +231,15 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
     if coverage and job.options.limit is None and job.options.skip_in is None:
         coverage.finish()
+
+
+def _lost(slots: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.int64]:
+    """The places in a batch of the items that have no row."""
+    return np.flatnonzero(~np.isin(slots, rows["slot"])) if len(slots) > len(rows["slot"]) else slots[:0]
+
+
+def _item(items: Element, number: int) -> Element:
+    return {name: tensor[number] for name, tensor in items.items()}
 
 
 def _coverage(job: Job) -> join.Coverage | None:
