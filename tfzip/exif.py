@@ -22,14 +22,12 @@ _Step = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Bytes [] -> int64 [], 1 to 8 as EXIF counts; 1, upright, where there is none or it cannot be read."""
     data = tf.io.decode_raw(tf.strings.join([encoded, _ROOM]), tf.uint8)
-    start = tf.case(
-        [
-            (formats.is_any(encoded, ("jpeg",)), lambda: _find(data, 2, _jpeg_segment)),
-            (formats.is_any(encoded, ("png",)), lambda: _find(data, 8, _png_chunk)),
-            (formats.is_any(encoded, ("webp",)), lambda: _find(data, 12, _webp_chunk)),
-        ],
-        default=lambda: tf.constant(0, tf.int64),
-    )
+    blocks = {
+        "jpeg": lambda: _find(data, 2, _jpeg_segment),
+        "png": lambda: _find(data, 8, _png_chunk),
+        "webp": lambda: _find(data, 12, _webp_chunk),
+    }
+    start = formats.switch(encoded, blocks, lambda: tf.constant(0, tf.int64))
     return tf.cond(start > 0, lambda: _read_orientation(data[start:]), lambda: tf.constant(1, tf.int64))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import tensorflow as tf
+
+Branch = Callable[[], tf.Tensor]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -41,9 +45,11 @@ def image_format(encoded: tf.Tensor) -> tf.Tensor:
     return tf.gather(_NAMES, _kind(encoded))
 
 
-def is_any(encoded: tf.Tensor, names: tuple[str, ...]) -> tf.Tensor:
-    """Whether the bytes [...] are in one of these formats, and TensorFlow decodes them."""
-    return tf.gather([name in names and decoded for name, decoded, _ in _MAGIC], _kind(encoded))
+def switch(encoded: tf.Tensor, branches: Mapping[str, Branch], default: Branch) -> tf.Tensor:
+    """What the branch for the format of the bytes [] gives; `default` where there is none, or TensorFlow lacks it."""
+    names = list(branches)
+    places = [names.index(name) if decoded and name in names else len(names) for name, decoded, _ in _MAGIC]
+    return tf.switch_case(tf.gather(places, _kind(encoded)), [*branches.values(), default])
 
 
 def is_lacking(encoded: tf.Tensor) -> tf.Tensor:
@@ -54,12 +60,6 @@ def is_lacking(encoded: tf.Tensor) -> tf.Tensor:
 def is_deep_png(encoded: tf.Tensor) -> tf.Tensor:
     """Whether the bytes [...] are a PNG of 16 bits a channel."""
     return _begins(encoded, [_PNG + b"?" * 16 + b"\x10"])[..., 0]
-
-
-def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether the bytes [...] are a WebP of several frames."""
-    flags = tf.io.decode_raw(encoded, tf.uint8, fixed_length=21)[..., 20]
-    return _begins(encoded, [b"RIFF????WEBPVP8X"])[..., 0] & (tf.bitwise.bitwise_and(flags, 2) > 0)
 
 
 def _kind(encoded: tf.Tensor) -> tf.Tensor:

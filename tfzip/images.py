@@ -66,15 +66,12 @@ def decode_as_is(encoded: tf.Tensor) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, C] of as many channels as the file has: grey, grey and alpha, RGB, RGBA."""
     # tf.debugging.Assert looks up the source of the whole call stack: more work than all the rest here.
     tf.raw_ops.Assert(condition=~formats.is_lacking(encoded), data=["TensorFlow lacks the format"])
-    image = tf.case(
-        [
-            (formats.is_any(encoded, ("npy",)), lambda: npy.decode(encoded)),
-            (formats.is_animated_webp(encoded), lambda: _decode_animated_webp(encoded)),
-            # The fourth byte of a BMP is rarely meant as alpha.
-            (formats.is_any(encoded, ("bmp",)), lambda: _decode_image(encoded, 3)),
-        ],
-        default=lambda: _decode_image(encoded, 0),
-    )
+    branches = {
+        "npy": lambda: npy.decode(encoded),
+        "bmp": lambda: _decode_image(encoded, 3),  # its fourth byte is rarely meant as alpha
+        "webp": lambda: _decode_image(_with_room_for_alpha(encoded), 0),
+    }
+    image = formats.switch(encoded, branches, lambda: _decode_image(encoded, 0))
     return tf.ensure_shape(image, (None, None, None))
 
 
@@ -102,30 +99,33 @@ def _aside(function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor) -> tf
     return tf.function(function, signature, autograph=False, experimental_attributes=attributes)(encoded)
 
 
-def _decode_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Bytes [] -> uint8 [H, W, 4].
+def _with_room_for_alpha(encoded: tf.Tensor) -> tf.Tensor:
+    """The bytes [] of a WebP; those of an animation with a header that says that there is alpha.
 
     TensorFlow makes four channels of an animation, but room for three where the header says that there is no alpha,
-    and writes behind it. So the header is made to say that there is.
+    and writes behind it.
     """
-    flags = tf.bitwise.bitwise_or(tf.io.decode_raw(encoded, tf.uint8, fixed_length=21)[20], 0x10)
-    flags = tf.gather([bytes([byte]) for byte in range(256)], tf.cast(flags, tf.int32))
-    pieces = [tf.strings.substr(encoded, 0, 20), flags, tf.strings.substr(encoded, 21, -1)]
-    return _decode_image(tf.strings.join(pieces), 4)
+    room = tf.strings.join([encoded, b"\0" * 21])  # a file may end anywhere
+    flags = tf.io.decode_raw(encoded, tf.uint8, fixed_length=21)[20]
+    is_animated = (tf.strings.substr(room, 12, 4) == b"VP8X") & (tf.bitwise.bitwise_and(flags, 0x02) > 0)
+    flags = tf.gather([bytes([byte | 0x10]) for byte in range(256)], tf.cast(flags, tf.int32))
+    rest = tf.strings.substr(room, 21, tf.maximum(tf.strings.length(encoded) - 21, 0))
+    return tf.where(is_animated, tf.strings.join([tf.strings.substr(room, 0, 20), flags, rest]), encoded)
 
 
 def _convert(image: tf.Tensor, channels: int, alpha: str) -> tf.Tensor:
     """Uint8 [H, W, 1 to 4] -> [H, W, channels]."""
-    has_alpha = tf.shape(image)[2] % 2 == 0
-    colours = tf.cond(has_alpha, lambda: image[..., :-1], lambda: image)
-    opaque = tf.ones_like(image[..., :1]) * 255
-    opacity = tf.cond(has_alpha, lambda: image[..., -1:], lambda: opaque)
+    depth = tf.shape(image)[2]
+    has_alpha = depth % 2 == 0
+    colours = image[..., : depth - tf.cast(has_alpha, tf.int32)]
+    opaque = tf.constant(255, tf.uint8)
+    opacity = tf.where(has_alpha, image[..., -1:], opaque)
     if alpha != "drop":
-        colours, opacity = _lay_on(_BACKGROUNDS[alpha], colours, opacity), opaque
-    is_grey = tf.shape(colours)[2] == 1
+        colours, opacity = _lay_on(_BACKGROUNDS[alpha], colours, opacity), tf.fill(tf.shape(opacity), opaque)
+    is_grey = depth < 3
     if channels == 1:
         return tf.cond(is_grey, lambda: colours, lambda: tf.image.rgb_to_grayscale(colours))
-    rgb = tf.cond(is_grey, lambda: tf.tile(colours, (1, 1, 3)), lambda: colours)
+    rgb = tf.tile(colours, (1, 1, tf.where(is_grey, 3, 1)))
     return tf.concat([rgb, opacity], 2) if channels == 4 else rgb
 
 

@@ -9,6 +9,8 @@ that a fault that passes changes no bit; if it is still lost, it is done alone, 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -208,7 +210,8 @@ def outcomes(job: Job) -> Iterator[Outcome]:
     """
     stages, names, coverage = Stages(job), _Names(), _coverage(job)
     done = 0
-    batches = iter(stages.dataset())
+    with _uncollected():
+        batches = iter(stages.dataset())
     while (batch := _next(job, batches)) is not None:
         items, tensors = batch
         slots, rows = items["slot"].numpy(), {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -231,6 +234,18 @@ def outcomes(job: Job) -> Iterator[Outcome]:
         raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
     if coverage and job.options.limit is None and job.options.skip_in is None:
         coverage.finish()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: building a graph makes much and drops nothing, and looking takes a third."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _lost(slots: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.int64]:

@@ -113,4 +113,5 @@ def _check_rows(model: str, name: str, output: Any, rows: tf.Tensor, batch: int 
         wanted = "open batch dimension" if batch is None else f"batch of {batch}"
         raise ModelError(f"{model}: its output {name} {inputs.show(output)} has no {wanted} first")
     found = output.nrows(tf.int32) if isinstance(output, tf.RaggedTensor) else tf.shape(output)[0]
-    tf.debugging.Assert(found == rows, [f"the output {name} does not have one row an image; rows:", found])
+    said = f"the output {name} does not have one row an image; rows:"
+    tf.raw_ops.Assert(condition=found == rows, data=[said, found])  # the one of tf.debugging looks up the call stack
