@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfzip import decode, encode, foreign, join, naming, predict, truth
 from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
+from tfzip.plan import Positions
 from tfzip.record import Failure
 from tfzip.sources import Element, Listed, Stream
 
@@ -205,8 +206,8 @@ class Outcome(NamedTuple):
 def outcomes(job: Job) -> Iterator[Outcome]:
     """What comes of every batch, in order.
 
-    Raises BrokenSourceError where the source ends before its end; UsageError where it shows that predictions made
-    elsewhere are of other images.
+    Raises BrokenSourceError where the source ends before its end, or goes on after it; UsageError where it shows that
+    predictions made elsewhere are of other images.
     """
     stages, names, coverage = Stages(job), _Names(), _coverage(job)
     done = 0
@@ -226,14 +227,22 @@ def outcomes(job: Job) -> Iterator[Outcome]:
             failed = [naming.to_bytes(failure.filename) for failure in failures if failure.stage != "read"]
             coverage.add(len(slots), [*rows["filename"].tolist(), *failed])
         if not job.source.unique:
-            rows, repeated = names.first(rows)
-            failures += repeated
+            rows, repeated = names.first(rows, _positions(job, items)[np.searchsorted(slots, rows["slot"])])
+            failures += [Failure(name, "read", _twice(job, *places)) for name, *places in repeated]
         yield Outcome(slots, rows, failures)
         done += len(slots)
-    if job.images is not None and done < job.images - len(job.source.rejected):
-        raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
+    _check_count(job, done)
     if coverage and job.options.limit is None and job.options.skip_in is None:
         coverage.finish()
+
+
+def _check_count(job: Job, done: int) -> None:
+    """Raise BrokenSourceError unless the source gave as many items as it said."""
+    said = None if job.images is None else job.images - len(job.source.rejected)
+    if said is not None and done < said:
+        raise BrokenSourceError(f"{job.source.name} ended after {done} of its {said} images")
+    if said is not None and done > said:
+        raise BrokenSourceError(f"{job.source.name} gave {done} images, though it said that it has {said}")
 
 
 @contextlib.contextmanager
@@ -267,30 +276,47 @@ def _coverage(job: Job) -> join.Coverage | None:
     return None if known else join.Coverage(made, source)
 
 
+def _positions(job: Job, items: Element) -> Positions:
+    """Where in the source the items of a batch are."""
+    return items["position"].numpy() if job.plan is None else job.plan.order[items["slot"].numpy()]
+
+
+def _twice(job: Job, position: int, earlier: int) -> str:
+    return f"{job.source.place(position)} has the name of {job.source.place(earlier)}"
+
+
 class _Names:
-    """The filenames that have come so far, as 64-bit hashes, which are sorted runs of doubling length."""
+    """The filenames that have come so far, as 64-bit hashes with their positions: sorted runs of doubling length."""
 
     def __init__(self) -> None:
-        self._runs: list[npt.NDArray[np.int64]] = []
+        self._runs: list[tuple[npt.NDArray[np.int64], Positions]] = []
 
-    def first(self, rows: Rows) -> tuple[Rows, list[Failure]]:
-        """The rows whose filename is new, and a failure for each of the others."""
+    def first(self, rows: Rows, positions: Positions) -> tuple[Rows, list[tuple[str, int, int]]]:
+        """The rows whose filename is new; of each other its name, its position, and that of the first of that name."""
         hashes = np.fromiter(map(hash, rows["filename"].tolist()), np.int64, len(rows["filename"]))
-        new = np.zeros(len(hashes), bool)
-        new[np.unique(hashes, return_index=True)[1]] = True
-        for run in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            new &= run[places] != hashes
-        self._add(np.sort(hashes[new]))
-        repeated = [naming.to_str(name) for name in rows["filename"][~new]]
-        kept = {name: values[new] for name, values in rows.items()}
-        return kept, [Failure(name, "read", "another image before it has this name") for name in repeated]
+        found, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        earlier = positions[firsts]
+        new = np.ones(len(found), bool)
+        for run, places in self._runs:
+            at = np.minimum(np.searchsorted(run, found), len(run) - 1)
+            held = run[at] == found
+            earlier[held], new[held] = places[at][held], False
+        self._add(found[new], earlier[new])
+        repeated = np.flatnonzero(earlier[inverse] != positions)
+        if not len(repeated):
+            return rows, []
+        names = [naming.to_str(name) for name in rows["filename"][repeated]]
+        kept = {name: np.delete(values, repeated, axis=0) for name, values in rows.items()}
+        return kept, list(zip(names, positions[repeated].tolist(), earlier[inverse][repeated].tolist(), strict=True))
 
-    def _add(self, run: npt.NDArray[np.int64]) -> None:
-        while self._runs and len(self._runs[-1]) <= len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]))
+    def _add(self, run: npt.NDArray[np.int64], places: Positions) -> None:
+        while self._runs and len(self._runs[-1][0]) <= len(run):
+            other, others = self._runs.pop()
+            run, places = np.concatenate([other, run]), np.concatenate([others, places])
+            order = np.argsort(run)
+            run, places = run[order], places[order]
         if len(run):
-            self._runs.append(run)
+            self._runs.append((run, places))
 
 
 def _next(job: Job, batches: Iterator[Any]) -> Any:

@@ -60,6 +60,7 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
         pairs = tf.lookup.KeyValueTensorInitializer(texts, tf.zeros(len(names), tf.int64))
         held = tf.lookup.StaticHashTable(pairs, -1)
         new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
-        return source.elements().filter(new)
+        placed = tf.autograph.experimental.do_not_convert(lambda position, item: {"position": position, **item})
+        return source.elements().enumerate().map(placed).filter(new)
 
     return dataclasses.replace(source, count=None, elements=elements)
