@@ -35,6 +35,7 @@ def without(source: Listed | Stream, export: Export) -> Listed | Stream:
         source,
         filenames=[source.filenames[row] for row in kept],
         sizes=source.sizes[kept],
+        stamps=None if source.stamps is None else source.stamps[kept],
         truths=None if source.truths is None else [source.truths[row] for row in kept],
         columns={name: values[kept] for name, values in source.columns.items()},
         reader=lambda: _reader(source, kept),

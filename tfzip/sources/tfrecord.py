@@ -14,7 +14,7 @@ from tfzip import framing, record, storage
 from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
 from tfzip.options import Options
 from tfzip.record import ENCODED, FILENAME, UNKNOWN, FeatureSpec
-from tfzip.sources.source import Carried, Listed, Stream
+from tfzip.sources.source import Carried, Listed, Stream, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,6 +54,7 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
         "classes": None if keys.truth is None else (),
         "carried": Carried(keys.features, keys.image, keys.filename),
         "unique": False,
+        "state": state_of(paths),
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
     if any(gzipped) or (options.shuffle is None and options.shards is None):
