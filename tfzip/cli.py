@@ -13,28 +13,33 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import demo, naming, options, process, terminal
+from tfzip import demo, interrupt, naming, options, process, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options
 from tfzip.verify import SAMPLE
 
-_INTERRUPTED = 130
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 interrupted."""
+    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 or 143 stopped."""
     if "" not in sys.path:
         sys.path.append("")  # the current folder, for --import and the like, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
+    with interrupt.handled() as received:
+        try:
+            return _run(parsed)
+        except KeyboardInterrupt as error:
+            return _fail(parsed, str(error) or "interrupted", received.exit_code)
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         return int(parsed.run(parsed) or 0)
     except TfzipError as error:
         return _fail(parsed, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(parsed, "interrupted; nothing was written", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has read enough
         return 1
@@ -299,7 +304,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "what a record holds of the image: keep (its bytes), jpeg:QUALITY, png, none",
         metavar="WHAT",
     )
-    switch(group, "overwrite", "replace the export that is in OUT")
+    switch(group, "overwrite", "replace the export that is in OUT; an unfinished one of the same call goes on anyway")
 
     group = parser.add_argument_group("running")
     number = _number_or_auto

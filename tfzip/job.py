@@ -381,7 +381,7 @@ def _pixels(job: Job) -> dict[str, Any] | None:
         "dtype": given.dtype.name,
         "scale": job.scale.name,
         "scale_from": job.scale.origin,
-        "preprocess": _shown_preprocess(options.preprocess),
+        "preprocess": shown_function(options.preprocess),
         "resize": options.resize,
         "interpolation": options.interpolation,
         "exif_orientation": options.exif_orientation,
@@ -389,7 +389,8 @@ def _pixels(job: Job) -> dict[str, Any] | None:
     }
 
 
-def _shown_preprocess(function: str | Callable[[Any], Any] | None) -> str | None:
+def shown_function(function: str | Callable[[Any], Any] | None) -> str | None:
+    """A function as `module:name`."""
     if function is None or isinstance(function, str):
         return function
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -6,10 +6,12 @@ Local paths never import TensorFlow. A path is remote if it begins with a scheme
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -88,6 +90,68 @@ def remove(paths: Iterable[str]) -> None:
             _gfile().rmtree(path)
         else:
             _gfile().remove(path)
+
+
+def size(path: str) -> int | None:
+    """How many bytes a file has; None where there is none."""
+    return status(path)[0] if exists(path) and not isdir(path) else None
+
+
+def status(path: str) -> tuple[int, int]:
+    """The size of a file, and the time of its last change in nanoseconds."""
+    if is_local(path):
+        local = os.stat(path)
+        return local.st_size, local.st_mtime_ns
+    remote = _gfile().stat(path)
+    return int(remote.length), int(remote.mtime_nsec)
+
+
+def sync(file: IO[Any]) -> None:
+    """Have what was written to a file on the disk, so that a loss of power takes none of it."""
+    file.flush()
+    if hasattr(file, "fileno"):
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in a folder on the disk; a system that opens no folders does so by itself."""
+    if is_local(path) and hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path + ".part"
+    with open(partial, "wb") as file:
+        file.write(content)
+        sync(file)
+    rename(partial, path)
+    sync_folder(path.rpartition("/")[0] or ".")
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What a file system raises: OSError, and TensorFlow's errors once a remote path has been used."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
+
+
+def reason(error: Exception) -> str:
+    """What a file system says is wrong, without its numbers and paths."""
+    return str(getattr(error, "strerror", None) or getattr(error, "message", None) or error)
+
+
+def remove_empty(folders: Iterable[str]) -> None:
+    """Delete those of the folders that are empty, in this order."""
+    for folder in folders:
+        with contextlib.suppress(*errors()):
+            if is_local(folder):
+                os.rmdir(folder)
+            elif isdir(folder) and not listdir(folder):
+                _gfile().rmtree(folder)
 
 
 def copy_to_local(path: str, target: str) -> None:

@@ -19,7 +19,7 @@ from tfzip.errors import BrokenSourceError, SourceError
 from tfzip.record import EXTRA, Failure, FeatureSpec
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.folder import SUFFIXES as IMAGES
-from tfzip.sources.source import Listed, Stream
+from tfzip.sources.source import Listed, Stream, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -195,6 +195,7 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
         "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
+        "state": state_of(paths),
     }
     columns |= known.labels
     if total is not None:

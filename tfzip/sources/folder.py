@@ -23,11 +23,13 @@ SUFFIXES = frozenset(
 """A file whose name ends so, in any case, is an image."""
 
 _MAGIC = re.compile("[*?[]")
+_UNKNOWN = (0, 0)
 
 
 class _File(NamedTuple):
     filename: bytes  # below the root, with forward slashes
     size: int
+    stamp: int  # when it was last changed, in nanoseconds
 
 
 def is_glob(path: str) -> bool:
@@ -62,12 +64,12 @@ def from_glob(pattern: str, labels: str) -> Listed:
     root = root[: root.rfind("/") + 1]
     if storage.is_local(pattern):
         name = os.fsencode(pattern)
-        found = _glob(name) if match else [(name, _size(name) or 0)]
-        files = [_File(path[len(os.fsencode(root)) :], size) for path, size in found]
+        found = _glob(name) if match else [(name, _status(name) or _UNKNOWN)]
+        files = [_File(path[len(os.fsencode(root)) :], *status) for path, status in found]
     else:
         gfile = _gfile()
         files = [
-            _File(path[len(root) :].encode(), gfile.stat(path).length)
+            _File(path[len(root) :].encode(), *storage.status(path))
             for path in gfile.glob(pattern)
             if not gfile.isdir(path)
         ]
@@ -86,8 +88,8 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
             name = below + entry.name
             if _is_folder(entry):
                 yield from _walk(root, name + b"/", (*above, identity))
-            elif (size := _size(entry.path)) is not None:
-                yield _File(name, size)
+            elif (found := _status(entry.path)) is not None:
+                yield _File(name, *found)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -97,25 +99,25 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _size(path: bytes) -> int | None:
-    """The size of a file, 0 for one that cannot be reached (a dangling link): reading it will say why.
+def _status(path: bytes) -> tuple[int, int] | None:
+    """The size of a file and its last change; for one that cannot be reached (a dangling link) reading it will say why.
 
     None for what is no file: a pipe would be read for ever.
     """
     try:
         status = os.stat(path)
     except OSError:
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return _UNKNOWN
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _glob(pattern: bytes) -> Iterator[tuple[bytes, int]]:
-    """The files that match and their sizes, each once, and none by way of a link from a folder to one above it."""
+def _glob(pattern: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The files that match, each once, and none by way of a link from a folder to one above it."""
     circular = functools.cache(_is_circular)
     for path in dict.fromkeys(glob.iglob(pattern, recursive=True)):
-        size = _size(path)
-        if size is not None and not circular(os.path.dirname(path)):
-            yield path, size
+        status = _status(path)
+        if status is not None and not circular(os.path.dirname(path)):
+            yield path, status
 
 
 def _is_circular(folder: bytes) -> bool:
@@ -135,7 +137,7 @@ def _walk_remote(root: str) -> list[_File]:
     gfile = _gfile()
     start = len(root.rstrip("/")) + 1
     return [
-        _File(storage.join(folder, name)[start:].encode(), gfile.stat(storage.join(folder, name)).length)
+        _File(storage.join(folder, name)[start:].encode(), *storage.status(storage.join(folder, name)))
         for folder, _, names in gfile.walk(root)
         for name in names
     ]
@@ -155,6 +157,7 @@ def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Liste
         name=shown,
         filenames=filenames,
         sizes=np.array([image.size for image in images], np.int64),
+        stamps=np.array([image.stamp for image in images], np.int64),
         truths=truths,
         classes=None if truths is None else sorted(set(truths) - {b""}),
         ignored=len(files) - len(images),

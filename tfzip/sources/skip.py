@@ -35,6 +35,7 @@ def without(source: Listed | Stream, export: Export) -> Listed | Stream:
         source,
         filenames=[source.filenames[row] for row in kept],
         sizes=source.sizes[kept],
+        stamps=None if source.stamps is None else source.stamps[kept],
         truths=None if source.truths is None else [source.truths[row] for row in kept],
         columns={name: values[kept] for name, values in source.columns.items()},
         reader=lambda: _reader(source, kept),
@@ -60,7 +61,6 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
         pairs = tf.lookup.KeyValueTensorInitializer(texts, tf.zeros(len(names), tf.int64))
         held = tf.lookup.StaticHashTable(pairs, -1)
         new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
-        placed = tf.autograph.experimental.do_not_convert(lambda position, item: {"position": position, **item})
-        return source.elements().enumerate().map(placed).filter(new)
+        return source.elements().filter(new)
 
-    return dataclasses.replace(source, count=None, elements=elements)
+    return dataclasses.replace(source, count=None, elements=elements, place="item {} of those left".format)

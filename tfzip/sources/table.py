@@ -64,12 +64,14 @@ def _listed(
     for name, values in rows.items():
         columns[EXTRA + name] = column = column_of([values[row] for row in kept])
         features[EXTRA + name] = FeatureSpec({"i": "int64", "f": "float"}.get(column.dtype.kind, "bytes"))
+    statuses = _statuses(root, filenames)
     known = truths_of(None if truths is None else [truths[row] for row in kept])
     return Listed(
         kind="list" if path.endswith(".txt") else "table",
         name=path,
         filenames=filenames,
-        sizes=_sizes(root, filenames),
+        sizes=statuses[:, 0],
+        stamps=statuses[:, 1],
         truths=known.texts,
         classes=known.classes,
         columns={**columns, **known.labels},
@@ -192,15 +194,16 @@ def _slashed(folder: bytes) -> bytes:
     return folder if folder.endswith(b"/") else folder + b"/"
 
 
-def _sizes(root: bytes, filenames: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The size of each file, 0 for one that is not there: reading it will say so."""
+def _statuses(root: bytes, filenames: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The size of each file and its last change, [files, 2]; 0 for one that is not there: reading it will say so."""
     if not storage.is_local(os.fsdecode(root)):
-        return np.full(len(filenames), _FAR, np.int64)
-    return np.array([_size(root + filename) for filename in filenames], np.int64)
+        return np.tile(np.array([_FAR, 0]), (len(filenames), 1))
+    return np.array([_status(root + filename) for filename in filenames], np.int64).reshape(-1, 2)
 
 
-def _size(path: bytes) -> int:
+def _status(path: bytes) -> tuple[int, int]:
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except OSError:
-        return 0
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

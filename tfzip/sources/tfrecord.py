@@ -14,7 +14,7 @@ from tfzip import framing, record, storage
 from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
 from tfzip.options import Options
 from tfzip.record import ENCODED, FILENAME, UNKNOWN, FeatureSpec
-from tfzip.sources.source import Carried, Listed, Stream
+from tfzip.sources.source import Carried, Listed, Stream, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,6 +55,7 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
         "carried": Carried(keys.features, keys.image, keys.filename),
         "unique": False,
         "place": _placer(paths, [len(sizes) for _, sizes, _ in found]),
+        "state": state_of(paths),
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
     if any(gzipped) or (options.shuffle is None and options.shards is None):
