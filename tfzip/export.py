@@ -176,15 +176,16 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
         _write_run(layout, started, counted - before)
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
-        raise _told_how_to_go_on(error, layout) from error
+        told = _told_how_to_go_on(error, layout, any(shard.records for shard in done))
+        if told is error:
+            raise
+        raise told from (error.__cause__ or error)
 
 
-def _told_how_to_go_on(error: BaseException, layout: Layout) -> BaseException:
-    """The error with what is left; nothing is left where no shard is finished."""
-    kept = False
-    with contextlib.suppress(*storage.errors()):
-        kept = storage.exists(layout.work_rows(0))
-        if not kept:
+def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> BaseException:
+    """The error with what is left; nothing is left where there is nothing to keep."""
+    if not kept:
+        with contextlib.suppress(*storage.errors()):
             layout.clear()
     then = "the same command goes on after what is finished" if kept else "nothing is left of this export"
     if isinstance(error, KeyboardInterrupt):
