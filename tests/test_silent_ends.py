@@ -207,3 +207,35 @@ def test_a_fault_that_passes_costs_no_record_of_any_source(few, tmp_path, kind):
     assert len(faults) == 2
     assert export.failures == []
     assert_belongs_together(few, case, export)
+
+
+# A name that came before the export was stopped, and again after it went on.
+
+
+def test_a_name_that_a_stream_gave_before_it_was_stopped_is_known_when_it_goes_on(few, tmp_path):
+    pairs = [(f"{number % 170}.png", few.encoded[number % COUNT]) for number in range(200)]
+
+    def broken():
+        yield from pairs[:150]
+        raise ConnectionError("the camera is gone")
+
+    options = {**SCORES, "quiet": True, "batch_size": 20, "shard_records": 40}
+    whole = tfzip.export(iter(pairs), model, str(tmp_path / "whole"), **options)
+    assert [failure.error for failure in whole.failures][0] == "item 170 has the name of item 0"
+    assert len(whole.failures) == 30
+    with pytest.raises(BrokenSourceError):
+        tfzip.export(broken(), model, str(tmp_path / "out"), **options)
+    assert (tmp_path / "out" / ".tfzip").exists()
+    assert tfzip.export(iter(pairs), model, str(tmp_path / "out"), **options).failures == whole.failures
+
+
+def test_a_name_that_shuffled_records_had_before_they_were_stopped_is_known_when_they_go_on(few, tmp_path):
+    records = records_of(few, COUNT) * 2 + [example(image__encoded=texts(b"none"), image__filename=texts(b"bad.png"))]
+    source = write_tfrecord(tmp_path / "x", records)
+    options = {**SCORES, "quiet": True, "batch_size": 3, "shard_records": 3, "shuffle": 0}
+    whole = tfzip.export(source, model, str(tmp_path / "whole"), **options)
+    assert len(whole.failures) == COUNT + 1
+    place = [failure.filename for failure in whole.failures].index("bad.png")
+    assert 0 < place < COUNT, "some must come before the one that stops it, and some after"
+    with pytest.raises(tfzip.DataError, match=r"bad\.png"):
+        tfzip.export(source, model, str(tmp_path / "out"), on_error="fail", **options)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import demo, interrupt, naming, options, process, terminal
+from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options
@@ -97,7 +97,7 @@ def _get(parsed: argparse.Namespace) -> None:
         return
     if parsed.image is not None:
         try:
-            with open(parsed.image, "wb") as file:
+            with storage.open(parsed.image, "wb") as file:
                 file.write(record.encoded or b"")
         except OSError as error:
             raise tfzip.UsageError(f"--image {parsed.image}: cannot write there ({error.strerror})") from None

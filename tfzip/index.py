@@ -14,7 +14,6 @@ import json
 import os
 import tempfile
 import tokenize
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -293,9 +292,9 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._local = path if storage.is_local(path) else self._copy()
+        self._local = storage.Local(path)
         try:
-            self._archive = zipfile.ZipFile(self._local)
+            self._archive = zipfile.ZipFile(self._local.path)
         except _DAMAGE as error:
             raise CorruptError(f"{self.path} is damaged: {error}") from None
         self._columns: dict[str, Array] = {}
@@ -304,14 +303,6 @@ class Index:
     def close(self) -> None:
         """Close the zip; arrays already mapped stay valid."""
         self._archive.close()
-
-    def _copy(self) -> str:
-        """A copy of a remote index on the local disk, for as long as this lives."""
-        descriptor, local = tempfile.mkstemp(suffix=INDEX)
-        os.close(descriptor)
-        weakref.finalize(self, os.remove, local)
-        storage.copy_to_local(self.path, local)
-        return local
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
@@ -357,7 +348,7 @@ class Index:
         info = self._archive.getinfo(entry)
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError("it is compressed")
-        with open(self._local, "rb") as file:
+        with open(self._local.path, "rb") as file:
             file.seek(info.header_offset)
             header = file.read(_LOCAL_HEADER)
             begin = info.header_offset + _LOCAL_HEADER
@@ -371,7 +362,7 @@ class Index:
                 raise ValueError("its header does not fit its size")
             if size == 0:
                 return np.empty(shape, dtype)
-            return np.memmap(self._local, dtype, "r", file.tell(), shape)
+            return np.memmap(self._local.path, dtype, "r", file.tell(), shape)
 
     def verify_crcs(self) -> str | None:
         """Read every entry against its CRC-32; the first damaged one, or None."""

@@ -10,7 +10,9 @@ that a fault that passes changes no bit; if it is still lost, it is done alone, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -213,7 +215,8 @@ def _reason(error: Exception) -> str:
     if "Summarized data: b" in text:  # of an assertion
         text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
     text = text.removeprefix("assertion failed: [").removesuffix("]")
-    return " ".join(text.split()) or type(error).__name__
+    silent = os.strerror(errno.ENOENT) if isinstance(error, tf.errors.NotFoundError) else type(error).__name__
+    return " ".join(text.split()) or silent
 
 
 def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:

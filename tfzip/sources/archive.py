@@ -84,15 +84,17 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     gzipped = [path for path in paths if path.endswith(_GZIPPED)]
     if gzipped and len(paths) > 1:
         raise SourceError(f"{shown}: give compressed tars one at a time, or uncompress them")
+    files = [storage.Local(path) for path in paths]
     listing, total = _Listing(), 0
-    for number, path in enumerate(paths):
+    for number, (path, file) in enumerate(zip(paths, files, strict=True)):
         try:
-            total = _list_zip(path, number, listing) if path.endswith(".zip") else _list_tar(path, number, listing)
+            total = (_list_zip if path.endswith(".zip") else _list_tar)(file.path, number, listing)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, igzip.igzip_lib.IsalError) as error:
             raise BrokenSourceError(f"{path}: the archive is damaged or cut short ({error})") from None
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
-    return _source(shown, paths, listing, total if gzipped else None)
+    _check_unique(paths, listing.images)
+    return _source(shown, files, listing, state_of(paths), total if gzipped else None)
 
 
 # Listing.
@@ -180,8 +182,9 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo) -> _Member:
 # The source.
 
 
-def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | None) -> Listed | Stream:
-    _check_unique(paths, listing.images)
+def _source(
+    shown: str, files: Sequence[storage.Local], listing: _Listing, state: Mapping[str, Any], total: int | None
+) -> Listed | Stream:
     kept = [member for member in listing.images if not member.problem]
     lost = [member for member in listing.images if member.problem]
     sidecars = [listing.sidecars.get((member.archive, _split(member.name)[0]), {}) for member in kept]
@@ -195,13 +198,13 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
         "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
-        "state": state_of(paths),
+        "state": state,
     }
     columns |= known.labels
     if total is not None:
         texts = {} if known.texts is None else {"truth_text": np.array(known.texts, object)}
         names = {"filename": np.array(filenames, object)}
-        elements = lambda: _streamed(paths[0], total, kept, {**names, **columns, **texts})  # noqa: E731
+        elements = lambda: _streamed(files[0], total, kept, {**names, **columns, **texts})  # noqa: E731
         return Stream(**common, count=len(kept), elements=elements)
     sizes = np.array([member.size for member in kept], np.int64)
     return Listed(
@@ -210,7 +213,7 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         sizes=sizes,
         truths=known.texts,
         columns=columns,
-        reader=lambda: _reader(paths, kept),
+        reader=lambda: _reader(files, kept),
     )
 
 
@@ -244,13 +247,13 @@ def _json_columns(members: Sequence[_Member], sidecars: Sequence[Mapping[str, by
 # The graph.
 
 
-def _reader(paths: Sequence[str], members: Sequence[_Member]) -> Callable[[tf.Tensor], Element]:
+def _reader(files: Sequence[storage.Local], members: Sequence[_Member]) -> Callable[[tf.Tensor], Element]:
     """A graph function: a position -> the member's name and bytes."""
     import tensorflow as tf
 
     from tfzip.sources import region
 
-    read_piece = region.reader(paths)
+    read_piece = region.reader(files)
     names, trailers = tf.constant([m.name for m in members]), tf.constant([m.trailer for m in members])
     archives, offsets, sizes = (
         tf.constant([getattr(member, name) for member in members], tf.int64) for name in ("archive", "offset", "size")
@@ -274,14 +277,14 @@ def _inflated(piece: tf.Tensor, trailer: tf.Tensor) -> tf.Tensor:
     return tf.cond(trailer == "", lambda: piece, lambda: tf.io.decode_compressed(whole, "GZIP"))
 
 
-def _streamed(path: str, total: int, members: Sequence[_Member], columns: Mapping[str, Any]) -> Any:
+def _streamed(file: storage.Local, total: int, members: Sequence[_Member], columns: Mapping[str, Any]) -> Any:
     """The members of a compressed tar, in order."""
     import tensorflow as tf
 
     from tfzip.sources import region
 
     starts, sizes = (np.array([getattr(m, name) for m in members], np.int64) for name in ("offset", "size"))
-    pieces = region.gzip_pieces(path, total, starts, sizes)
+    pieces = region.gzip_pieces(file.path, total, starts, sizes)
     known = tf.data.Dataset.from_tensor_slices({name: tf.constant(column) for name, column in columns.items()})
     join = tf.autograph.experimental.do_not_convert(lambda known, piece: {**known, "encoded": piece})
     return tf.data.Dataset.zip((known, pieces)).map(join)

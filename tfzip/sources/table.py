@@ -179,9 +179,13 @@ def check_unique(table: str, filenames: Sequence[bytes], lines: Sequence[int]) -
 
 
 def _joined(base: bytes, path: bytes) -> bytes:
+    """A path below a folder, or as it is if it is whole; without `.` and `..`."""
     if not storage.is_local(os.fsdecode(path)):
-        return path
-    return posixpath.normpath(posixpath.join(base, path)) if b"://" not in base else _slashed(base) + path
+        base, path = path, b""
+    scheme, mark, folder = base.rpartition(b"://")
+    if mark and path.startswith(b"/"):  # on the disk of this machine, whatever the base is
+        return posixpath.normpath(path)
+    return scheme + mark + posixpath.normpath(posixpath.join(folder, path))
 
 
 def _shared_folder(paths: Sequence[bytes]) -> bytes:
