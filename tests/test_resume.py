@@ -13,6 +13,7 @@ import time
 import killed
 import numpy as np
 import pytest
+import tensorflow as tf
 from sources_made import example, texts, write_tfrecord
 
 import tfzip
@@ -93,6 +94,53 @@ def test_killed_before_any_change_to_a_file_it_goes_on(digits, model, undisturbe
         assert again == 0 or "holds a finished export" in said
         assert killed.contents(out) == expected
     assert dies_at > 30
+
+
+class Counting(tf.Module):
+    """A model that says how many images it has seen."""
+
+    def __init__(self):
+        self.seen = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.float32)], autograph=False)
+    def __call__(self, batch):
+        places = self.seen.assign_add(tf.cast(tf.shape(batch)[0], tf.float32)) - tf.range(
+            tf.cast(tf.shape(batch)[0], tf.float32)
+        )
+        return tf.stack([1 / places, 1 - 1 / places], 1)
+
+
+def test_a_model_that_keeps_state_begins_anew(digits, tmp_path):
+    saved, out = str(tmp_path / "saved"), tmp_path / "out"
+    tf.saved_model.save(Counting(), saved)
+    options = {**SHARDS, "scale": "raw", "task": "multiclass", "scores": "probabilities"}
+    stopped(str(digits[0]), saved, out, options, 3)
+    assert killed.ended(str(digits[0]), saved, out, options) == (0, "")
+    with tfzip.open(out) as export:
+        first = export.metadata["scores"][:, 0]
+    np.testing.assert_allclose(np.sort(1 / first), np.arange(1, 1798), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_200_000_images_in_flat_memory_though_stopped_twice(digits, model, tmp_path):
+    paths = sorted(digits[0].rglob("*.png"))[::113]
+    peaks = {}
+    for count in (20_000, 200_000):
+        folder, out = tmp_path / str(count), tmp_path / f"out {count}"
+        for number in range(count):
+            (folder / f"{number // 1000:03d}").mkdir(parents=True, exist_ok=True)
+            os.link(paths[number % len(paths)], folder / f"{number // 1000:03d}" / f"{number:06d}.png")
+        if count > 20_000:
+            stopped(str(folder), model, out, {}, 5)
+            stopped(str(folder), model, out, {}, 12)
+        assert killed.ended(str(folder), model, out, {}) == (0, "")
+        peaks[count] = int((tmp_path / f"out {count}.peak").read_text()) // 1024
+        with tfzip.open(out) as export:
+            assert len(export) == count
+            labels = export.metadata["label"]
+            assert len(set(labels.tolist())) > 3
+            assert np.array_equal(labels, np.resize(labels[: len(paths)], count))
+    assert peaks[200_000] - peaks[20_000] < 200, peaks  # MiB; names and rows of 180,000 images
 
 
 # Streams.
