@@ -17,6 +17,9 @@ from tfzip import demo, interrupt, naming, options, process, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options
+from tfzip.verify import SAMPLE
+
+_RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,11 +74,16 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _verify(parsed: argparse.Namespace) -> int:
     with tfzip.open(parsed.out, parsed.split) as export:
-        problems = tfzip.verify(export)
+        asked = {name: value for name in _RERUN if (value := getattr(parsed, name)) is not None}
+        if parsed.deep and parsed.model is None:
+            raise tfzip.UsageError(f"--deep needs --model, that which made the export: {terminal.model(export)}")
+        if asked and not parsed.deep:
+            raise tfzip.UsageError(f"{options.flag(next(iter(asked)))} has no effect without --deep")
+        problems = tfzip.verify(export, **asked)
         for problem in problems:
             print(problem)
         if not problems:
-            print(terminal.verified(export))
+            print(terminal.verified(export, asked.get("sample", SAMPLE) if parsed.deep else 0))
     return 1 if problems else 0
 
 
@@ -170,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m tfzip inspect labelled/",
     )
     inspect.add_argument("--json", action="store_true", help="for programs")
-    reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/")
+    _add_deep(reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/"))
     get = reader("get", _get, "show one record", "python -m tfzip get labelled/ cats/1.jpg --image cat.jpg")
     get.add_argument("filename", metavar="FILENAME", help="as metadata.csv has it")
     get.add_argument("--image", metavar="FILE", help="write the image there; - for standard output, without the rest")
@@ -184,6 +192,19 @@ def _parser() -> argparse.ArgumentParser:
     showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
     showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
     return parser
+
+
+def _add_deep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="then run some of its images through the model again")
+    group = parser.add_argument_group("with --deep", "the model, and what the export was given with it")
+    group.add_argument("--model", help="the one that made the export")
+    group.add_argument("--sample", type=int, metavar="N", help=f"how many images, spread evenly (default: {SAMPLE})")
+    group.add_argument("--import", dest="imports", action="append", metavar="MODULE", help="a module to import first")
+    group.add_argument("--weights", metavar="FILE", help="of keras:NAME")
+    group.add_argument("--preprocess", metavar="MODULE:FUNCTION", help="the function that made the pixels")
+    group.add_argument(
+        "--trust-model", action="store_true", default=None, help="let Keras load code from the model's file"
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -296,8 +296,8 @@ def _rows(job: Job, rows: Sequence[Rows], records: int) -> tuple[dict[str, Any],
     columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
     if job.index_scores:
         columns["scores"] = merged.get("scores", np.empty((0, job.task.classes), np.float32))
-    if isinstance(job.source, Stream):
-        columns |= {name: merged.get(name, np.empty(0, np.int64)) for name in ("slot", "hash")}
+    noted = ("slot", "hash") if isinstance(job.source, Stream) else ("slot",)
+    columns |= {name: merged.get(name, np.empty(0, np.int64)) for name in noted}
     return columns, texts
 
 

@@ -12,6 +12,7 @@ from tfzip import join, naming
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError
 from tfzip.job import Job
+from tfzip.plan import Positions
 from tfzip.record import Failure
 from tfzip.sources import Listed, Stream
 
@@ -42,9 +43,12 @@ class Watch:
 
     def _note(self, shard: Done) -> None:
         if self._coverage or not self._job.source.unique:
-            filenames = shard.part.texts("filename")
-            self._names.first({"filename": np.array(filenames, object)})
+            filenames, slots = shard.part.texts("filename"), shard.part.column("slot")
+            self._names.first({"filename": np.array(filenames, object)}, self._positions(slots))
             self._cover(shard.slots, filenames, shard.failures)
+
+    def _positions(self, slots: Positions) -> Positions:
+        return slots if self._job.plan is None else self._job.plan.order[slots]
 
     def _cover(self, slots: int, filenames: Sequence[bytes], failures: Iterable[Failure]) -> None:
         if self._coverage:
@@ -63,14 +67,21 @@ class Watch:
         self._cover(len(slots), rows["filename"].tolist(), failures)
         if self._job.source.unique:
             return outcome
-        rows, repeated = self._names.first(rows)
-        return Outcome(slots, rows, failures + repeated)
+        rows, repeated = self._names.first(rows, self._positions(rows["slot"]))
+        place = self._job.source.place
+        twice = [
+            Failure(name, "read", f"{place(here)} has the name of {place(first)}") for name, here, first in repeated
+        ]
+        return Outcome(slots, rows, failures + twice)
 
     def finish(self) -> None:
-        """BrokenSourceError if the source ended before its end; UsageError if predictions are left over."""
+        """BrokenSourceError if the source gave fewer or more than it said; UsageError if predictions are left over."""
         job = self._job
-        if job.images is not None and self._seen < job.images - len(job.source.rejected):
-            raise BrokenSourceError(f"{job.source.name} ended after {self._seen} of its {job.images} images")
+        said = None if job.images is None else job.images - len(job.source.rejected)
+        if said is not None and self._seen < said:
+            raise BrokenSourceError(f"{job.source.name} ended after {self._seen} of its {said} images")
+        if said is not None and self._seen > said:
+            raise BrokenSourceError(f"{job.source.name} gave {self._seen} images, though it said that it has {said}")
         if self._seen < self._first:
             raise BrokenSourceError(f"{job.source.name} ended after {self._seen} images; it gave {self._first} before")
         if self._coverage and job.options.limit is None and job.options.skip_in is None:
@@ -88,29 +99,37 @@ def _coverage(job: Job) -> join.Coverage | None:
 
 
 class _Names:
-    """The filenames that have come so far, as 64-bit hashes, which are sorted runs of doubling length."""
+    """The filenames that have come so far, as 64-bit hashes with their positions: sorted runs of doubling length."""
 
     def __init__(self) -> None:
-        self._runs: list[npt.NDArray[np.int64]] = []
+        self._runs: list[tuple[npt.NDArray[np.int64], Positions]] = []
 
-    def first(self, rows: Rows) -> tuple[Rows, list[Failure]]:
-        """The rows whose filename is new, and a failure for each of the others."""
+    def first(self, rows: Rows, positions: Positions) -> tuple[Rows, list[tuple[str, int, int]]]:
+        """The rows whose filename is new; of each other its name, its position, and that of the first of that name."""
         hashes = np.fromiter(map(hash, rows["filename"].tolist()), np.int64, len(rows["filename"]))
-        new = np.zeros(len(hashes), bool)
-        new[np.unique(hashes, return_index=True)[1]] = True
-        for run in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            new &= run[places] != hashes
-        self._add(np.sort(hashes[new]))
-        repeated = [naming.to_str(name) for name in rows["filename"][~new]]
-        kept = {name: values[new] for name, values in rows.items()}
-        return kept, [Failure(name, "read", "another image before it has this name") for name in repeated]
+        found, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        earlier = positions[firsts]
+        new = np.ones(len(found), bool)
+        for run, places in self._runs:
+            at = np.minimum(np.searchsorted(run, found), len(run) - 1)
+            held = run[at] == found
+            earlier[held], new[held] = places[at][held], False
+        self._add(found[new], earlier[new])
+        repeated = np.flatnonzero(earlier[inverse] != positions)
+        if not len(repeated):
+            return rows, []
+        names = [naming.to_str(name) for name in rows["filename"][repeated]]
+        kept = {name: np.delete(values, repeated, axis=0) for name, values in rows.items()}
+        return kept, list(zip(names, positions[repeated].tolist(), earlier[inverse][repeated].tolist(), strict=True))
 
-    def _add(self, run: npt.NDArray[np.int64]) -> None:
-        while self._runs and len(self._runs[-1]) <= len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]))
+    def _add(self, run: npt.NDArray[np.int64], places: Positions) -> None:
+        while self._runs and len(self._runs[-1][0]) <= len(run):
+            other, others = self._runs.pop()
+            run, places = np.concatenate([other, run]), np.concatenate([others, places])
+            order = np.argsort(run)
+            run, places = run[order], places[order]
         if len(run):
-            self._runs.append(run)
+            self._runs.append((run, places))
 
 
 class _Past:

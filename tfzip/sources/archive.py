@@ -78,7 +78,7 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     streams, the others are read in any order.
 
     Raises:
-        SourceError: there are no images.
+        SourceError: there are no images, or two of one name.
         BrokenSourceError: an archive is cut short or damaged.
     """
     gzipped = [path for path in paths if path.endswith(_GZIPPED)]
@@ -161,14 +161,15 @@ def _list_zip(path: str, number: int, listing: _Listing) -> int:
 def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo) -> _Member:
     name = naming.to_bytes(info.filename).removeprefix(b"./")
     if info.flag_bits & 1:
-        return _Member(number, name, 0, 0, problem="it is encrypted")
+        return _Member(number, name, info.header_offset, 0, problem="it is encrypted")
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
-        return _Member(number, name, 0, 0, problem=problem)
+        return _Member(number, name, info.header_offset, 0, problem=problem)
     file.seek(info.header_offset)
     header = file.read(30)
     if header[:4] != b"PK\x03\x04":
-        return _Member(number, name, 0, 0, problem="the archive has no member where its directory says")
+        problem = "the archive has no member where its directory says"
+        return _Member(number, name, info.header_offset, 0, problem=problem)
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     trailer = b""
     if info.compress_type == _DEFLATED:
@@ -180,7 +181,9 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo) -> _Member:
 
 
 def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | None) -> Listed | Stream:
-    kept, rejected = _sorted_out(listing.images)
+    _check_unique(paths, listing.images)
+    kept = [member for member in listing.images if not member.problem]
+    lost = [member for member in listing.images if member.problem]
     sidecars = [listing.sidecars.get((member.archive, _split(member.name)[0]), {}) for member in kept]
     known = truths_of([naming.to_str(side[".cls"].strip()) if ".cls" in side else None for side in sidecars])
     columns = {EXTRA + name: column for name, column in _json_columns(kept, sidecars).items()}
@@ -190,7 +193,7 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         "name": shown,
         "classes": known.classes,
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
-        "rejected": rejected,
+        "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
         "state": state_of(paths),
     }
@@ -214,17 +217,14 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
 _KINDS = {"i": "int64", "f": "float"}
 
 
-def _sorted_out(images: Sequence[_Member]) -> tuple[list[_Member], list[Failure]]:
-    """The members that can be read, and why the others cannot."""
-    kept, rejected, seen = [], [], set()
+def _check_unique(paths: Sequence[str], images: Sequence[_Member]) -> None:
+    """Raise SourceError if two images have one name."""
+    first: dict[bytes, _Member] = {}
     for member in images:
-        problem = "another image before it has this name" if member.name in seen else member.problem
-        if problem:
-            rejected.append(Failure(naming.to_str(member.name), "read", problem))
-        else:
-            kept.append(member)
-        seen.add(member.name)
-    return kept, rejected
+        if (other := first.setdefault(member.name, member)) is not member:
+            places = (f"{paths[one.archive]} at byte {one.offset}" for one in (other, member))
+            name = naming.to_text(member.name)
+            raise SourceError(f"two images are named {name}: {' and '.join(places)}; drop one: filenames are keys")
 
 
 def _json_columns(members: Sequence[_Member], sidecars: Sequence[Mapping[str, bytes]]) -> dict[str, Any]:

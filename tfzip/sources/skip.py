@@ -63,4 +63,4 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
         new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
         return source.elements().filter(new)
 
-    return dataclasses.replace(source, count=None, elements=elements)
+    return dataclasses.replace(source, count=None, elements=elements, place="item {} of those left".format)

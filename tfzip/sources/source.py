@@ -42,8 +42,9 @@ class Source:
     `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
     knows no truth at all. `features` are what it adds to every record, values of the element by key; `carried` what its
     items bring already serialized. `rejected` are items that its listing shows to be no good, `ignored` counts what
-    is there but is no image. Filenames that are not known to be `unique` are compared as they come. `state` is what
-    tells whether the source itself is still what it was, as JSON has it.
+    is there but is no image. Filenames that are not known to be `unique` are compared as they come; `place` tells
+    people where an item is, by its position. `state` is what tells whether the source itself is still what it was, as
+    JSON has it.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Source:
     ignored: int = 0
     carried: Carried | None = None
     unique: bool = True
+    place: Callable[[int], str] = "item {}".format
     state: Mapping[str, Any] = field(default_factory=dict)
 
 
