@@ -16,7 +16,7 @@ ORDER = [
     ["errors", "process"],
     ["naming", "storage"],
     ["record"],
-    ["framing", "schema", "formats"],
+    ["framing", "schema", "formats", "entries", "manifest"],
     ["write", "index", "exif", "npy", "foreign"],
     ["images"],
     ["read"],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
-from tfzip import framing, naming, storage
-from tfzip.errors import CorruptError, DataError, OutputExistsError, UsageError
+from tfzip import naming, storage
+from tfzip.errors import DataError, OutputExistsError, UsageError
 from tfzip.read import Export
-from tfzip.record import Record, parse_record
+from tfzip.record import Record
 
 METADATA = "metadata.csv"
 
@@ -38,28 +37,10 @@ def extract(export: Export, to: str | os.PathLike[str]) -> int:
     with storage.open(storage.join(to, METADATA), "w") as file:
         file.write(export._index.text(METADATA))
     written = 0
-    for record in records(export):
+    for record in export.records():
         _write_image(to, record)
         written += 1
     return written
-
-
-def records(export: Export) -> Iterator[Record]:
-    """Every record in order, each shard read once from end to end."""
-    for path, shard in zip(export.shards, export.manifest["shards"], strict=True):
-        read = 0
-        try:
-            with storage.open(path, "rb") as file:
-                for _, _, frames in framing.read_blocks(file, export.manifest["compression"]):
-                    for _, data in framing.unframe_all(frames):
-                        yield parse_record(data, export.features, export.image_key)
-                        read += 1
-            if read != shard["records"]:
-                raise CorruptError(f"{read} records, but the index has {shard['records']}")
-        except FileNotFoundError:
-            raise CorruptError(f"the shard {path} is missing") from None
-        except CorruptError as error:
-            raise CorruptError(f"{path}: {error}; `tfzip verify` tells more") from None
 
 
 def _write_image(to: str, record: Record) -> None:
