@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(parsed: argparse.Namespace, message: str, code: int) -> int:
     if parsed.debug:
         traceback.print_exc()
-    print(f"tfzip {parsed.command}: {message}", file=sys.stderr)
+    shown = "\n".join(map(naming.printable, message.split("\n")))
+    print(f"tfzip {parsed.command}: {shown}", file=sys.stderr)
     return code
 
 
@@ -69,7 +70,7 @@ def _verify(parsed: argparse.Namespace) -> int:
     with tfzip.open(parsed.out, parsed.split) as export:
         problems = tfzip.verify(export)
         for problem in problems:
-            print(problem)
+            print(naming.printable(problem))
         if not problems:
             print(terminal.verified(export))
     return 1 if problems else 0
@@ -89,13 +90,15 @@ def _get(parsed: argparse.Namespace) -> None:
                 file.write(record.encoded or b"")
         except OSError as error:
             raise tfzip.UsageError(f"--image {parsed.image}: cannot write there ({error.strerror})") from None
-    print(json.dumps(terminal.record_facts(record), indent=2, ensure_ascii=False))
+    print(terminal.as_json(terminal.record_facts(record)))
 
 
 def _extract(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.out, parsed.split) as export:
-        written = extract(export, parsed.to)
-    print(f"{written} images and metadata.csv in {parsed.to}")
+        done = extract(export, parsed.to)
+    print(f"{done.written} images and metadata.csv in {parsed.to}")
+    if done.unwritten:
+        raise tfzip.DataError(terminal.unwritten(done.unwritten, parsed.out))
 
 
 def _demo(parsed: argparse.Namespace) -> None:

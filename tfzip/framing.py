@@ -28,7 +28,7 @@ _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 FRAME_OVERHEAD = _HEADER.size + _CRC.size
 
-_DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
+DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
 
 _GZIP = 31  # zlib's wbits for a gzip member with its header
 _CHUNK = 1 << 20
@@ -140,7 +140,7 @@ def inflate(member: bytes) -> bytes:
     stream = _Member()
     try:
         stream.feed(member)
-    except (_DEFLATE_ERROR, CorruptError) as error:
+    except (DEFLATE_ERROR, CorruptError) as error:
         raise CorruptError(f"a gzip member is damaged ({error})") from None
     if not stream.is_whole or stream.rest:
         raise CorruptError("the bytes are not exactly one gzip member")
@@ -157,7 +157,7 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
                 raise CorruptError(f"the gzip member at {offset} is cut off")
             try:
                 member.feed(pending)
-            except (_DEFLATE_ERROR, CorruptError) as error:
+            except (DEFLATE_ERROR, CorruptError) as error:
                 raise CorruptError(f"the gzip member at {offset} is damaged ({error})") from None
             size += len(pending)
             pending = member.rest if member.is_whole else file.read(_CHUNK)

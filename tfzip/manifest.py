@@ -163,8 +163,8 @@ def _is(value: Any, form: Any) -> bool:
     if isinstance(form, range):
         return isinstance(value, int) and not isinstance(value, bool) and value in form
     if form is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return form is str and isinstance(value, str)
+        return _is(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, form) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:

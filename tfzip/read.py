@@ -117,6 +117,10 @@ class Export:
         """The same, one at a time."""
         return (Failure(**row) for row in self._index.table("failures.csv"))
 
+    def copy_table(self, file: IO[bytes]) -> None:
+        """Write `metadata.csv` to a file, as it is."""
+        self._index.copy("metadata.csv", file)
+
     @property
     def image_key(self) -> str:
         """The feature that holds the image, in an export with images."""
@@ -202,7 +206,7 @@ class Export:
             if self.manifest["compression"] == "gzip":
                 block = framing.inflate(block)
             record = parse_record(framing.unframe(block, location.start)[0], self.features, self.image_key)
-        except CorruptError as error:
+        except (CorruptError, OSError) as error:
             raise CorruptError(f"{self.shards[location.shard]}, record {row} at {location.offset}: {error}") from None
         self._check_filename(row, to_bytes(record.filename))
         return record
@@ -241,7 +245,7 @@ class Export:
                     yield block
                 if read != entry["records"]:
                     raise CorruptError(f"{read} records, but the index has {entry['records']}")
-            except CorruptError as error:
+            except (CorruptError, OSError) as error:
                 raise CorruptError(f"{self.shards[shard]}: {error}; `tfzip verify` tells more") from None
 
     def records(self) -> Iterator[Record]:

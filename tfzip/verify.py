@@ -132,7 +132,7 @@ def _row_problems(
             row = rows[seen - 1]
             wrong = _value_problems(export._index, row, Location(shard, *place), record, next(table))
             yield from (f"record {row}: {problem}" for problem in wrong)
-    except CorruptError as error:
+    except (CorruptError, OSError) as error:
         yield str(error)
         return
     if seen < len(rows):
