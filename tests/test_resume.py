@@ -232,7 +232,7 @@ def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path
 # What changed meanwhile.
 
 
-def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model, tmp_path):
+def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model, tmp_path, capsys):
     folder = shutil.copytree(digits[0], tmp_path / "in")
     out = tmp_path / "out"
     stopped(str(folder), model, out, SHARDS, 10)
@@ -242,7 +242,10 @@ def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model
     (folder / last[0]).unlink()
     (folder / last[1]).write_bytes((folder / last[2]).read_bytes())
     (folder / "0" / "new.png").write_bytes((folder / last[2]).read_bytes())
-    export = tfzip.export(str(folder), model, str(out), quiet=True, **SHARDS)
+    done = killed.finished(out)
+    export = tfzip.export(str(folder), model, str(out), **SHARDS)
+    said = f"going on after {done} finished shards; 1 images that have come since stay out"
+    assert said in capsys.readouterr().err.splitlines()
     failures = {failure.filename: (failure.stage, failure.error) for failure in export.failures}
     assert failures == {
         last[0]: ("read", "it vanished since the export was begun"),
@@ -308,6 +311,29 @@ def test_a_second_writer_is_refused_and_names_the_first(digits, model, tmp_path)
     assert len(tfzip.open(out)) == 1797
 
 
+@pytest.mark.parametrize(
+    ("holder", "is_refused"),
+    [
+        ({"host": os.uname().nodename, "process": os.getppid(), "time": 0}, True),
+        ({"host": os.uname().nodename, "process": 2**22 + 1, "time": 2**33}, False),  # above Linux' highest
+        ({"host": "elsewhere", "process": 1, "time": time.time() - 200}, True),
+        ({"host": "elsewhere", "process": 1, "time": time.time() - 400}, False),
+        ({"host": "elsewhere"}, False),
+    ],
+    ids=["alive", "dead", "elsewhere", "silent elsewhere", "damaged"],
+)
+def test_where_no_system_locks_the_holder_gives_signs_of_life(digits, model, holder, is_refused, request):
+    out = f"ram://{request.node.name}"
+    tf.io.gfile.makedirs(f"{out}/.tfzip")
+    with tf.io.gfile.GFile(f"{out}/.tfzip/writer.json", "w") as file:
+        file.write(json.dumps(holder))
+    if is_refused:
+        with pytest.raises(OutputExistsError, match=f"process {holder['process']} on {holder['host']} is writing"):
+            tfzip.export(str(digits[0]), model, out, quiet=True, limit=5)
+    else:
+        assert len(tfzip.export(str(digits[0]), model, out, quiet=True, limit=5)) == 5
+
+
 # The disk.
 
 
@@ -335,3 +361,23 @@ def test_a_folder_that_goes_away_is_told_of(digits, model, tmp_path):
     process.join()
     assert process.exitcode == 1
     assert f"OutputError: {out} can no longer be written" in (tmp_path / "out.said").read_text()
+
+
+def test_elsewhere_than_on_a_disk_it_goes_on_too(pictures, model):
+    def broken():
+        yield from pictures[:200]
+        raise ConnectionError("the camera is gone")
+
+    options = {"batch_size": 4, "shard_records": 48, "quiet": True}
+    for out in ("ram://undisturbed", "ram://stopped"):
+        if out == "ram://stopped":
+            with pytest.raises(BrokenSourceError, match="camera is gone\nThe same command goes on"):
+                tfzip.export(broken(), model, out, **options)
+            assert tf.io.gfile.exists(f"{out}/.tfzip/rows-00001.npz")
+            assert not tf.io.gfile.exists(f"{out}/index.zip")
+        tfzip.export(iter(pictures), model, out, **options)
+    names = tf.io.gfile.listdir("ram://undisturbed")
+    assert sorted(names) == sorted(tf.io.gfile.listdir("ram://stopped"))
+    for name in set(names) - {"run.json"}:
+        files = [tf.io.gfile.GFile(f"{out}/{name}", "rb") for out in ("ram://undisturbed", "ram://stopped")]
+        assert files[0].read() == files[1].read(), name
