@@ -326,6 +326,7 @@ def write_export(folder, filenames):
     dtypes = {"filename": "bytes", "format": "bytes", "source_id": "bytes", "height": "int64", "width": "int64"}
     manifest = {
         "format_version": 1,
+        "tfzip_version": "",
         "name": "images",
         "split": "train",
         "layout": "flat",

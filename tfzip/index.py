@@ -66,7 +66,7 @@ _PADDING_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _LARGE = 1 << 31
 
 _LARGEST_TEXT = 1 << 25  # bytes of a text that is read whole
-_LARGEST_ROW = 1 << 24  # characters of a row in a table, which may hold all names of very many classes
+_LARGEST_ROW = 1 << 22  # characters of a row in a table, which may hold all names of very many classes
 _USUAL_ROW = 1 << 16  # on average, in a long table
 _CHUNK = 1 << 20
 _LARGEST_NPY_HEADER = 1 << 10
@@ -347,15 +347,20 @@ class Index:
         """Raise CorruptError unless the manifest is one, and arrays and tables have the lengths that it tells."""
         with self._reading("manifest.json"):
             check_manifest(self.manifest)
-        for entry, (_, rows) in self._tables.items():
-            with self._reading(entry):
-                if self._entry(entry).size > rows * _USUAL_ROW + _LARGEST_TEXT:
-                    raise CorruptError(f"it has {self._entry(entry).size} bytes for {rows} rows")
-        for entry, (dtype, shape) in self._shapes().items():
-            with self._reading(entry):
-                array = self.array(entry)
+        for name in {**self._entries, **self._tables}:
+            with self._reading(name):
+                self._check_size(name)
+        for name, (dtype, shape) in self._shapes().items():
+            with self._reading(name):
+                array = self.array(name)
                 if array.dtype != dtype or array.shape != tuple(array.size if size is None else size for size in shape):
                     raise CorruptError(f"it holds {array.dtype} {list(array.shape)}")
+
+    def _check_size(self, name: str) -> None:
+        """A few bytes may inflate to a thousand times as many: no more than a text may have, or a table's rows."""
+        entry, rows = self._entry(name), self._tables[name][1] if name in self._tables else 0
+        if entry.method == entries.DEFLATED and not rows <= entry.size <= rows * _USUAL_ROW + _LARGEST_TEXT:
+            raise CorruptError(f"it cannot have {entry.size} bytes" + (f" and {rows} rows" if rows else ""))
 
     @property
     def _tables(self) -> dict[str, tuple[Sequence[str], int]]:

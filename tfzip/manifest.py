@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from tfzip import record
 from tfzip.errors import CorruptError
@@ -26,7 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class _Each(NamedTuple):
+@dataclass(frozen=True)
+class _Each:
     """An object of any keys, whose values have one form."""
 
     form: Any
@@ -34,6 +36,8 @@ class _Each(NamedTuple):
 
 _FORM = {
     # An object's keys; [every item]; {one of}; (any of); a range, a pattern or a type.
+    "format_version": range(record.FORMAT_VERSION, record.FORMAT_VERSION + 1),
+    "tfzip_version": str,
     "name": _NAME,
     "split": _NAME,
     "layout": {"flat", "tfx"},
@@ -154,6 +158,8 @@ def _check(value: Any, form: Any, where: str) -> None:
 
 def _is(value: Any, form: Any) -> bool:
     """Whether a value that holds no others has a form."""
+    if isinstance(form, (dict, list, _Each)):
+        return False
     if isinstance(form, tuple):
         return value is None
     if isinstance(form, set):

@@ -6,6 +6,7 @@ import errno
 import json
 import operator
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, overload
@@ -237,14 +238,15 @@ class Export:
     def serialized(self) -> Iterator[list[bytes]]:
         """Every record as it is written, in lists of those of one block; each shard is read once from end to end."""
         for shard, entry in enumerate(self.manifest["shards"]):
-            read = 0
+            records = end = 0
             try:
-                for _, _, frames in self.blocks(shard):
+                for offset, size, frames in self.blocks(shard):
                     block = [data for _, data in framing.unframe_all(frames)]
-                    read += len(block)
+                    records, end = records + len(block), offset + size
                     yield block
-                if read != entry["records"]:
-                    raise CorruptError(f"{read} records, but the index has {entry['records']}")
+                if (records, end) != (entry["records"], entry["bytes"]):
+                    counted = f"{entry['records']} in {entry['bytes']}"
+                    raise CorruptError(f"{records} records in {end} bytes, but the index has {counted}")
             except (CorruptError, OSError) as error:
                 raise CorruptError(f"{self.shards[shard]}: {error}; `tfzip verify` tells more") from None
 
@@ -289,6 +291,19 @@ class Export:
         for path, shard in zip(self.shards, self.manifest["shards"], strict=True):
             if storage.is_local(path) and not (os.path.isfile(path) and os.path.getsize(path) == shard["bytes"]):
                 raise CorruptError(f"the shard {path} is missing, or not of {shard['bytes']} bytes")
+
+    def check_shards(self) -> None:
+        """Raise CorruptError if a shard is missing, too short, or could bring down TensorFlow's reader.
+
+        That makes room for as much as the length of an uncompressed record claims, before it reads.
+        """
+        self._check_sizes()
+        for shard, path in enumerate(self.shards) if self.manifest["compression"] == "none" else ():
+            try:
+                with self.open_shard(shard) as file:
+                    deque(framing.frame_headers(file), maxlen=0)
+            except (CorruptError, OSError) as error:
+                raise CorruptError(f"{path}: {error}; `tfzip verify` tells more") from None
 
     def _batched(self, records: tf.data.Dataset, size: int) -> tf.data.Dataset:
         import tensorflow as tf
