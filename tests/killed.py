@@ -34,6 +34,8 @@ def exported(source, model, out, options, largest_file, dies_at):
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
     with open(f"{out}.said", "w") as file:
         file.write(said)
+    with open(f"{out}.peak", "w") as file:
+        file.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     os._exit(code)
 
 

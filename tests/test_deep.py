@@ -383,7 +383,9 @@ def test_predictions_made_elsewhere_have_no_model(few, digits_model, tmp_path):
         tfzip.verify(export, digits_model)
 
 
-@pytest.mark.parametrize("given", [{"sample": 5}, {"preprocess": centred}, {"trust_model": True}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"sample": 5}, {"preprocess": centred}, {"trust_model": True}], ids=lambda given: next(iter(given))
+)
 def test_what_is_for_a_model_is_refused_without_one(made, given):
     with pytest.raises(tfzip.UsageError, match=next(iter(given))):
         tfzip.verify(made("multiclass")[0], **given)

@@ -17,13 +17,13 @@ ORDER = [
     ["naming", "storage"],
     ["lock"],
     ["record"],
-    ["framing", "schema", "formats"],
-    ["write", "index", "exif", "npy", "foreign"],
+    ["framing", "schema", "formats", "entries", "manifest"],
+    ["below", "write", "index", "exif", "npy", "foreign"],
     ["images"],
     ["read"],
     ["extract", "layout"],
     ["options", "progress", "labels"],
-    ["sources.columns", "sources.region", "sources.source"],
+    ["sources.columns", "sources.region", "sources.source", "sources.tar"],
     ["sources.folder", "sources.table"],
     [
         "sources.archive",
@@ -108,8 +108,8 @@ def test_the_public_names_are_these():
     assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
     assert set(tfzip.__all__) == {
         "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
-        "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError", "TooManyFailuresError", "Truth",
-        "UsageError", "__version__", "export", "open", "verify", "write", "zip",
+        "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError",
+        "TooManyFailuresError", "Truth", "UsageError", "__version__", "export", "open", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None

@@ -13,6 +13,7 @@ import time
 import killed
 import numpy as np
 import pytest
+import tensorflow as tf
 from sources_made import example, texts, write_tfrecord
 
 import tfzip
@@ -93,6 +94,53 @@ def test_killed_before_any_change_to_a_file_it_goes_on(digits, model, undisturbe
         assert again == 0 or "holds a finished export" in said
         assert killed.contents(out) == expected
     assert dies_at > 30
+
+
+class Counting(tf.Module):
+    """A model that says how many images it has seen."""
+
+    def __init__(self):
+        self.seen = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.float32)], autograph=False)
+    def __call__(self, batch):
+        places = self.seen.assign_add(tf.cast(tf.shape(batch)[0], tf.float32)) - tf.range(
+            tf.cast(tf.shape(batch)[0], tf.float32)
+        )
+        return tf.stack([1 / places, 1 - 1 / places], 1)
+
+
+def test_a_model_that_keeps_state_begins_anew(digits, tmp_path):
+    saved, out = str(tmp_path / "saved"), tmp_path / "out"
+    tf.saved_model.save(Counting(), saved)
+    options = {**SHARDS, "scale": "raw", "task": "multiclass", "scores": "probabilities"}
+    stopped(str(digits[0]), saved, out, options, 3)
+    assert killed.ended(str(digits[0]), saved, out, options) == (0, "")
+    with tfzip.open(out) as export:
+        first = export.metadata["scores"][:, 0]
+    np.testing.assert_allclose(np.sort(1 / first), np.arange(1, 1798), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_200_000_images_in_flat_memory_though_stopped_twice(digits, model, tmp_path):
+    paths = sorted(digits[0].rglob("*.png"))[::113]
+    peaks = {}
+    for count in (20_000, 200_000):
+        folder, out = tmp_path / str(count), tmp_path / f"out {count}"
+        for number in range(count):
+            (folder / f"{number // 1000:03d}").mkdir(parents=True, exist_ok=True)
+            os.link(paths[number % len(paths)], folder / f"{number // 1000:03d}" / f"{number:06d}.png")
+        if count > 20_000:
+            stopped(str(folder), model, out, {}, 5)
+            stopped(str(folder), model, out, {}, 12)
+        assert killed.ended(str(folder), model, out, {}) == (0, "")
+        peaks[count] = int((tmp_path / f"out {count}.peak").read_text()) // 1024
+        with tfzip.open(out) as export:
+            assert len(export) == count
+            labels = export.metadata["label"]
+            assert len(set(labels.tolist())) > 3
+            assert np.array_equal(labels, np.resize(labels[: len(paths)], count))
+    assert peaks[200_000] - peaks[20_000] < 200, peaks  # MiB; names and rows of 180,000 images
 
 
 # Streams.
@@ -184,7 +232,7 @@ def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path
 # What changed meanwhile.
 
 
-def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model, tmp_path):
+def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model, tmp_path, capsys):
     folder = shutil.copytree(digits[0], tmp_path / "in")
     out = tmp_path / "out"
     stopped(str(folder), model, out, SHARDS, 10)
@@ -194,7 +242,10 @@ def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model
     (folder / last[0]).unlink()
     (folder / last[1]).write_bytes((folder / last[2]).read_bytes())
     (folder / "0" / "new.png").write_bytes((folder / last[2]).read_bytes())
-    export = tfzip.export(str(folder), model, str(out), quiet=True, **SHARDS)
+    done = killed.finished(out)
+    export = tfzip.export(str(folder), model, str(out), **SHARDS)
+    said = f"going on after {done} finished shards; 1 images that have come since stay out"
+    assert said in capsys.readouterr().err.splitlines()
     failures = {failure.filename: (failure.stage, failure.error) for failure in export.failures}
     assert failures == {
         last[0]: ("read", "it vanished since the export was begun"),
@@ -260,6 +311,29 @@ def test_a_second_writer_is_refused_and_names_the_first(digits, model, tmp_path)
     assert len(tfzip.open(out)) == 1797
 
 
+@pytest.mark.parametrize(
+    ("holder", "is_refused"),
+    [
+        ({"host": os.uname().nodename, "process": os.getppid(), "time": 0}, True),
+        ({"host": os.uname().nodename, "process": 2**22 + 1, "time": 2**33}, False),  # above Linux' highest
+        ({"host": "elsewhere", "process": 1, "time": time.time() - 200}, True),
+        ({"host": "elsewhere", "process": 1, "time": time.time() - 400}, False),
+        ({"host": "elsewhere"}, False),
+    ],
+    ids=["alive", "dead", "elsewhere", "silent elsewhere", "damaged"],
+)
+def test_where_no_system_locks_the_holder_gives_signs_of_life(digits, model, holder, is_refused, request):
+    out = f"ram://{request.node.name}"
+    tf.io.gfile.makedirs(f"{out}/.tfzip")
+    with tf.io.gfile.GFile(f"{out}/.tfzip/writer.json", "w") as file:
+        file.write(json.dumps(holder))
+    if is_refused:
+        with pytest.raises(OutputExistsError, match=f"process {holder['process']} on {holder['host']} is writing"):
+            tfzip.export(str(digits[0]), model, out, quiet=True, limit=5)
+    else:
+        assert len(tfzip.export(str(digits[0]), model, out, quiet=True, limit=5)) == 5
+
+
 # The disk.
 
 
@@ -287,3 +361,23 @@ def test_a_folder_that_goes_away_is_told_of(digits, model, tmp_path):
     process.join()
     assert process.exitcode == 1
     assert f"OutputError: {out} can no longer be written" in (tmp_path / "out.said").read_text()
+
+
+def test_elsewhere_than_on_a_disk_it_goes_on_too(pictures, model):
+    def broken():
+        yield from pictures[:200]
+        raise ConnectionError("the camera is gone")
+
+    options = {"batch_size": 4, "shard_records": 48, "quiet": True}
+    for out in ("ram://undisturbed", "ram://stopped"):
+        if out == "ram://stopped":
+            with pytest.raises(BrokenSourceError, match="camera is gone\nThe same command goes on"):
+                tfzip.export(broken(), model, out, **options)
+            assert tf.io.gfile.exists(f"{out}/.tfzip/rows-00001.npz")
+            assert not tf.io.gfile.exists(f"{out}/index.zip")
+        tfzip.export(iter(pictures), model, out, **options)
+    names = tf.io.gfile.listdir("ram://undisturbed")
+    assert sorted(names) == sorted(tf.io.gfile.listdir("ram://stopped"))
+    for name in set(names) - {"run.json"}:
+        files = [tf.io.gfile.GFile(f"{out}/{name}", "rb") for out in ("ram://undisturbed", "ram://stopped")]
+        assert files[0].read() == files[1].read(), name

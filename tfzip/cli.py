@@ -50,7 +50,8 @@ def _run(parsed: argparse.Namespace) -> int:
 def _fail(parsed: argparse.Namespace, message: str, code: int) -> int:
     if parsed.debug:
         traceback.print_exc()
-    print(f"tfzip {parsed.command}: {message}", file=sys.stderr)
+    shown = "\n".join(map(naming.printable, message.split("\n")))
+    print(f"tfzip {parsed.command}: {shown}", file=sys.stderr)
     return code
 
 
@@ -81,7 +82,7 @@ def _verify(parsed: argparse.Namespace) -> int:
             raise tfzip.UsageError(f"{options.flag(next(iter(asked)))} has no effect without --deep")
         problems = tfzip.verify(export, **asked)
         for problem in problems:
-            print(problem)
+            print(naming.printable(problem))
         if not problems:
             print(terminal.verified(export, asked.get("sample", SAMPLE) if parsed.deep else 0))
     return 1 if problems else 0
@@ -101,13 +102,15 @@ def _get(parsed: argparse.Namespace) -> None:
                 file.write(record.encoded or b"")
         except OSError as error:
             raise tfzip.UsageError(f"--image {parsed.image}: cannot write there ({error.strerror})") from None
-    print(json.dumps(terminal.record_facts(record), indent=2, ensure_ascii=False))
+    print(terminal.as_json(terminal.record_facts(record)))
 
 
 def _extract(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.out, parsed.split) as export:
-        written = extract(export, parsed.to)
-    print(f"{written} images and metadata.csv in {parsed.to}")
+        done = extract(export, parsed.to)
+    print(f"{done.written} images and metadata.csv in {parsed.to}")
+    if done.unwritten:
+        raise tfzip.DataError(terminal.unwritten(done.unwritten, parsed.out))
 
 
 def _demo(parsed: argparse.Namespace) -> None:

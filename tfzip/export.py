@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -129,13 +130,27 @@ def _settled_job(
 ) -> tuple[Job, list[Done]]:
     """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same."""
     if layout.is_unfinished:
+        planned = checkpoint.as_planned(layout, source)
         try:
-            return checkpoint.go_on(layout, prepare(checkpoint.as_planned(layout, source), model, options, given))
+            job, done = checkpoint.go_on(layout, prepare(planned, model, options, given))
+            _tell_what_is_left(job, done, source)
+            return job, done
         except OutputExistsError:
             if not options.overwrite:
                 raise
         layout.clear()
     return prepare(source, model, options, given), []
+
+
+def _tell_what_is_left(job: Job, done: Sequence[Done], source: Listed | Stream) -> None:
+    """Say that an unfinished export goes on, and how many images have come too late for it."""
+    if job.options.quiet:
+        return
+    told = f"going on after {len(done)} finished shards"
+    if isinstance(source, Listed) and isinstance(job.source, Listed):
+        late = len(set(source.filenames).difference(job.source.filenames))
+        told += f"; {late} images that have come since stay out" if late else ""
+    print(told, file=sys.stderr)
 
 
 def _dry_run(job: Job, layout: Layout) -> str:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from typing import NamedTuple
 
-from tfzip import framing, naming, storage
-from tfzip.errors import CorruptError, DataError, OutputExistsError, UsageError
+from tfzip import storage
+from tfzip.below import Below, UnwritableError
+from tfzip.errors import OutputExistsError, UsageError
 from tfzip.read import Export
-from tfzip.record import Record, parse_record
 
 METADATA = "metadata.csv"
 
 
-def extract(export: Export, to: str | os.PathLike[str]) -> int:
+class Extracted(NamedTuple):
+    """How many images were written; and those that were not, each by its filename and the reason."""
+
+    written: int
+    unwritten: list[tuple[str, str]]
+
+
+def extract(export: Export, to: str | os.PathLike[str]) -> Extracted:
     """Write every image to `to/FILENAME`, byte for byte, and the table `metadata.csv` beside them.
 
     A file keeps its record's filename, which is unique and the one in the table, also where `--image jpeg:90` made
-    `cat.png` a JPEG: what opens images goes by their bytes, and `image/format` tells.
+    `cat.png` a JPEG: what opens images goes by their bytes, and `image/format` tells. An image whose name no file there
+    can have is left out.
 
     Args:
         export: with images.
         to: a folder; must be empty or missing. Nothing is written outside it.
-
-    Returns:
-        The number of images written.
     """
     if export.image_key not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")
@@ -33,41 +38,21 @@ def extract(export: Export, to: str | os.PathLike[str]) -> int:
         raise OutputExistsError(f"{to!r} is no empty folder; give another")
     try:
         storage.makedirs(to)
+        with Below(to) as folder:
+            with folder.open(METADATA) as file:
+                export.copy_table(file)
+            return _write_images(export, folder)
     except OSError as error:
         raise UsageError(f"{to}: cannot write there ({error.strerror})") from None
-    with storage.open(storage.join(to, METADATA), "w") as file:
-        file.write(export._index.text(METADATA))
-    written = 0
-    for record in records(export):
-        _write_image(to, record)
-        written += 1
-    return written
 
 
-def records(export: Export) -> Iterator[Record]:
-    """Every record in order, each shard read once from end to end."""
-    for path, shard in zip(export.shards, export.manifest["shards"], strict=True):
-        read = 0
+def _write_images(export: Export, folder: Below) -> Extracted:
+    written, unwritten = 0, []
+    for record in export.records():
         try:
-            with storage.open(path, "rb") as file:
-                for _, _, frames in framing.read_blocks(file, export.manifest["compression"]):
-                    for _, data in framing.unframe_all(frames):
-                        yield parse_record(data, export.features, export.image_key)
-                        read += 1
-            if read != shard["records"]:
-                raise CorruptError(f"{read} records, but the index has {shard['records']}")
-        except FileNotFoundError:
-            raise CorruptError(f"the shard {path} is missing") from None
-        except CorruptError as error:
-            raise CorruptError(f"{path}: {error}; `tfzip verify` tells more") from None
-
-
-def _write_image(to: str, record: Record) -> None:
-    parts = record.filename.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts) or record.filename == METADATA:
-        raise DataError(f"{record.filename!r} cannot be a file below {to}; read it with `tfzip get`")
-    path = storage.join(to, record.filename)
-    storage.makedirs(path.rpartition("/")[0])
-    target = os.fsdecode(naming.to_bytes(path)) if storage.is_local(path) else path
-    with storage.open(target, "wb") as file:
-        file.write(record.encoded or b"")
+            with folder.open(record.filename) as file:
+                file.write(record.encoded or b"")
+            written += 1
+        except UnwritableError as error:
+            unwritten.append((record.filename, str(error)))
+    return Extracted(written, unwritten)

@@ -20,11 +20,15 @@ from tfzip.errors import CorruptError
 MEMBER_BYTES = 32 * 1024
 """A member holds as many frames as fit in this, or one frame that is larger."""
 
+LARGEST_RECORD = 2**31 - 1
+"""Bytes that a record may have: protobuf reads no more."""
+
+_LARGEST_GROUP = 1 << 20  # bytes of several frames in one member: what a reader takes before it asks whose they are
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 FRAME_OVERHEAD = _HEADER.size + _CRC.size
 
-_DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
+DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
 
 _GZIP = 31  # zlib's wbits for a gzip member with its header
 _CHUNK = 1 << 20
@@ -50,16 +54,23 @@ def unframe(buffer: bytes, start: int = 0) -> tuple[bytes, int]:
     data_start = start + _HEADER.size
     if start < 0 or data_start > len(buffer):
         raise CorruptError("the data ends inside a record's header")
-    length, length_crc = _HEADER.unpack_from(buffer, start)
-    if masked_crc(buffer[start : start + 8]) != length_crc:
-        raise CorruptError("the CRC of a record's length does not match")
-    data_end = data_start + length
+    data_end = data_start + _data_size(buffer[start:data_start])
     if data_end + _CRC.size > len(buffer):
         raise CorruptError("the data ends inside a record")
     data = buffer[data_start:data_end]
     if masked_crc(data) != _CRC.unpack_from(buffer, data_end)[0]:
         raise CorruptError("the CRC of a record does not match")
     return data, data_end + _CRC.size
+
+
+def _data_size(header: bytes) -> int:
+    """How many bytes of data follow a frame's header, or its first bytes; CorruptError if it cannot be one."""
+    if len(header) < _HEADER.size or masked_crc(header[:8]) != _CRC.unpack_from(header, 8)[0]:
+        raise CorruptError("the CRC of a record's length does not match")
+    size: int = _HEADER.unpack(header)[0]
+    if size > LARGEST_RECORD:
+        raise CorruptError(f"a record claims to have {size} bytes")
+    return size
 
 
 def unframe_all(buffer: bytes) -> Iterator[tuple[int, bytes]]:
@@ -77,46 +88,91 @@ def deflate(frames: bytes) -> bytes:
     return member
 
 
+class _Member:
+    """A gzip member that is inflated as its bytes come, but never beyond what it may hold.
+
+    That is one frame of whatever size the frame's own header says, or several in `_LARGEST_GROUP` bytes: a few bytes
+    may inflate to a thousand times as many.
+    """
+
+    def __init__(self) -> None:
+        self._stream = isal_zlib.decompressobj(_GZIP)
+        self._parts: list[bytes] = []
+        self._room = _LARGEST_GROUP
+
+    def feed(self, data: bytes) -> None:
+        """Inflate more of the file's bytes; what follows the member is left in `rest`."""
+        asked = part = 0
+        while asked == part and not self.is_whole:
+            asked = self._room + 1
+            self._parts.append(self._stream.decompress(data, asked))
+            data, part = self._stream.unconsumed_tail, len(self._parts[-1])
+            self._room -= part
+            if self._room < 0:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Raise CorruptError unless the first frame is larger than what has come so far."""
+        self._parts = [self.frames]
+        self._room = FRAME_OVERHEAD + _data_size(self._parts[0][: _HEADER.size]) - len(self._parts[0])
+        if self._room < 0:
+            raise CorruptError("it holds more than its record")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its end has come, and its CRC was right."""
+        return bool(self._stream.eof)
+
+    @property
+    def rest(self) -> bytes:
+        """What was fed beyond its end."""
+        rest: bytes = self._stream.unused_data
+        return rest
+
+    @property
+    def frames(self) -> bytes:
+        """What it holds."""
+        return b"".join(self._parts)
+
+
 def inflate(member: bytes) -> bytes:
-    """The frames inside exactly one gzip member; CorruptError if it is damaged or not exactly one."""
-    stream = isal_zlib.decompressobj(_GZIP)
+    """The frames inside exactly one gzip member; CorruptError if it is damaged, not exactly one, or holds too much."""
+    stream = _Member()
     try:
-        frames: bytes = stream.decompress(member) + stream.flush()
-    except (_DEFLATE_ERROR, EOFError) as error:
+        stream.feed(member)
+    except (DEFLATE_ERROR, CorruptError) as error:
         raise CorruptError(f"a gzip member is damaged ({error})") from None
-    if not stream.eof or stream.unused_data:
+    if not stream.is_whole or stream.rest:
         raise CorruptError("the bytes are not exactly one gzip member")
-    return frames
+    return stream.frames
 
 
 def read_members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
     """Every gzip member of a file: its offset, its size and the frames inside, one member in memory at a time."""
     offset, pending = 0, file.read(_CHUNK)
     while pending:
-        stream, parts, size = isal_zlib.decompressobj(_GZIP), [], 0
-        while not stream.eof:
+        member, size = _Member(), 0
+        while not member.is_whole:
             if not pending:
                 raise CorruptError(f"the gzip member at {offset} is cut off")
             try:
-                parts.append(stream.decompress(pending))
-            except _DEFLATE_ERROR as error:
+                member.feed(pending)
+            except (DEFLATE_ERROR, CorruptError) as error:
                 raise CorruptError(f"the gzip member at {offset} is damaged ({error})") from None
             size += len(pending)
-            pending = stream.unused_data if stream.eof else file.read(_CHUNK)
+            pending = member.rest if member.is_whole else file.read(_CHUNK)
         size -= len(pending)
-        yield offset, size, b"".join(parts)
+        yield offset, size, member.frames
         offset += size
         pending = pending or file.read(_CHUNK)
 
 
 def read_frames(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Every frame of an uncompressed file: its offset, its size and the frame, unchecked."""
+    """Every frame of an uncompressed file: its offset, its size and the frame, whose data are unchecked."""
     offset = 0
     while header := file.read(_HEADER.size):
-        if len(header) < _HEADER.size or masked_crc(header[:8]) != _CRC.unpack_from(header, 8)[0]:
-            raise CorruptError(f"the record's header at {offset} is damaged")
-        rest = _HEADER.unpack(header)[0] + _CRC.size
-        body = _read_exactly(file, rest)
+        rest = _data_size_at(offset, header) + _CRC.size
+        body = read_part(file, rest)
         if len(body) < rest:
             raise CorruptError(f"the record at {offset} is cut off")
         yield offset, len(header) + rest, header + body
@@ -127,9 +183,7 @@ def frame_headers(file: IO[bytes]) -> Iterator[tuple[int, int]]:
     """The offset and data size of every frame of a file, its data passed over; CorruptError where it ends early."""
     offset, end = 0, _end(file)
     while header := file.read(_HEADER.size):
-        if len(header) < _HEADER.size or masked_crc(header[:8]) != _CRC.unpack_from(header, 8)[0]:
-            raise CorruptError(f"the record's header at {offset} is damaged")
-        size = _HEADER.unpack(header)[0]
+        size = _data_size_at(offset, header)
         yield offset, size
         offset += FRAME_OVERHEAD + size
         if end is None:
@@ -138,6 +192,13 @@ def frame_headers(file: IO[bytes]) -> Iterator[tuple[int, int]]:
             raise CorruptError(f"the record at {offset - size - FRAME_OVERHEAD} is cut off")
         else:
             file.seek(offset)
+
+
+def _data_size_at(offset: int, header: bytes) -> int:
+    try:
+        return _data_size(header)
+    except CorruptError as error:
+        raise CorruptError(f"the record's header at {offset} is damaged ({error})") from None
 
 
 def _end(file: IO[bytes]) -> int | None:
@@ -158,7 +219,7 @@ def _skip(file: IO[bytes], size: int) -> None:
         size -= part
 
 
-def _read_exactly(file: IO[bytes], size: int) -> bytes:
+def read_part(file: IO[bytes], size: int) -> bytes:
     """Up to `size` bytes, in steps, so that a forged length takes no more memory than the file has."""
     parts = []
     while size and (part := file.read(min(size, _CHUNK))):

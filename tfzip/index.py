@@ -7,23 +7,27 @@ entries are stored as they are and aligned, so that a reader maps them into memo
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import math
 import os
+import re
+import struct
 import tempfile
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfzip import storage
+from tfzip import entries, storage
 from tfzip.errors import CorruptError
+from tfzip.manifest import check_manifest, parse_manifest
 from tfzip.naming import shown, to_text
 from tfzip.record import INDEXED_SCORES, SCORES, UNKNOWN, Failure, Location
 
@@ -60,12 +64,23 @@ _ZIP64_FIELD = 20  # zipfile adds this much to the extra field of an entry that 
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _LARGE = 1 << 31
 
+_LARGEST_TEXT = 1 << 25  # bytes of a text that is read whole
+_LARGEST_ROW = 1 << 22  # characters of a row in a table, which may hold all names of very many classes
+_USUAL_ROW = 1 << 16  # on average, in a long table
+_CHUNK = 1 << 20
+_LARGEST_NPY_HEADER = 1 << 10
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|u1|<[iuf][248])', 'fortran_order': False, "
+    rb"'shape': \((?P<rows>[0-9]{1,18}),( (?P<width>[0-9]{1,18}))?\), \} *\n",
+    re.DOTALL,
+)
+
 Array = npt.NDArray[Any]
 
 _DAMAGE = (
     # What zipfile, zlib, csv and NumPy raise on bytes that are not what was written.
-    zipfile.BadZipFile, zlib.error, csv.Error, tokenize.TokenError, SyntaxError, KeyError, ValueError, OSError,
-    EOFError, RuntimeError, OverflowError, MemoryError,
+    zipfile.BadZipFile, zlib.error, struct.error, csv.Error, KeyError, ValueError, OSError, EOFError, RuntimeError,
+    OverflowError, MemoryError,
 )  # fmt: skip
 
 csv.field_size_limit(2**31 - 1)  # several labels of many may be joined in one field
@@ -288,48 +303,126 @@ def _align(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, more: int) -> None:
 
 
 class Index:
-    """A finished index.zip: opened without reading its tables, which are mapped into memory when asked for."""
+    """A finished index.zip: opened without reading its tables, whose arrays are mapped into memory.
+
+    Nothing in it is trusted: what does not fit is a CorruptError, and takes no more memory than what fits.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._local = storage.Local(path)
-        try:
+        with self._reading():
+            if not storage.isfile(self._local.path):
+                raise CorruptError("there is no such file")
+            with open(self._local.path, "rb") as file:
+                self._entries = entries.read_entries(file)
             self._archive = zipfile.ZipFile(self._local.path)
-        except _DAMAGE as error:
-            raise CorruptError(f"{self.path} is damaged: {error}") from None
-        self._columns: dict[str, Array] = {}
-        self.manifest: dict[str, Any] = self._read_manifest()
+        self._arrays: dict[str, Array] = {}
+        with self._reading("manifest.json"):
+            self.manifest: dict[str, Any] = parse_manifest(self.text("manifest.json"))
 
     def close(self) -> None:
         """Close the zip; arrays already mapped stay valid."""
         self._archive.close()
 
-    def _read_manifest(self) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def _reading(self, entry: str = "the zip") -> Iterator[None]:
+        """What goes wrong meanwhile becomes a CorruptError that names the entry."""
         try:
-            return json.loads(self.text("manifest.json"))
-        except ValueError:
-            raise CorruptError(f"{self.path}: manifest.json is damaged") from None
+            yield
+        except (CorruptError, *_DAMAGE) as error:
+            said = str(error) or type(error).__name__
+            raise CorruptError(said if self.path in said else f"{self.path}: {entry} is damaged: {said}") from None
+
+    def check(self) -> None:
+        """Raise CorruptError unless the manifest is one, and arrays and tables have the lengths that it tells."""
+        with self._reading("manifest.json"):
+            check_manifest(self.manifest)
+        for name in {**self._entries, **self._tables}:
+            with self._reading(name):
+                self._check_size(name)
+        for name, (dtype, shape) in self._shapes().items():
+            with self._reading(name):
+                array = self.array(name)
+                if array.dtype != dtype or array.shape != tuple(array.size if size is None else size for size in shape):
+                    raise CorruptError(f"it holds {array.dtype} {list(array.shape)}")
+
+    def _check_size(self, name: str) -> None:
+        """A few bytes may inflate to a thousand times as many: no more than a text may have, or a table's rows."""
+        entry, rows = self._entry(name), self._tables[name][1] if name in self._tables else 0
+        if entry.method == entries.DEFLATED and not rows <= entry.size <= rows * _USUAL_ROW + _LARGEST_TEXT:
+            raise CorruptError(f"it cannot have {entry.size} bytes" + (f" and {rows} rows" if rows else ""))
+
+    @property
+    def _tables(self) -> dict[str, tuple[Sequence[str], int]]:
+        """The tables: their columns, and how many rows the manifest counts."""
+        counts = self.manifest["counts"]
+        return {
+            "metadata.csv": (METADATA_FIELDS, counts["records"]),
+            "failures.csv": (Failure._fields, counts["failures"]),
+        }
+
+    def _shapes(self) -> dict[str, tuple[type[np.generic], tuple[int | None, ...]]]:
+        """The arrays: their dtypes and shapes, None for any length."""
+        rows = self.manifest["counts"]["records"]
+        columns: dict[str, Any] = {f"columns/{name}.npy": (dtype, (rows,)) for name, dtype in COLUMNS.items()}
+        if "scores" in self.column_names:
+            columns["columns/scores.npy"] = (np.float32, (rows, _scores_width(self.manifest)))
+        return columns | {
+            "columns/filename.npy": (np.uint8, (None,)),
+            "columns/filename_end.npy": (np.int64, (rows,)),
+            "lookup/hash.npy": (np.uint64, (rows,)),
+            "lookup/row.npy": (np.int64, (rows,)),
+        }
+
+    def _entry(self, name: str) -> entries.Entry:
+        if name not in self._entries:
+            raise CorruptError("it is missing")
+        return self._entries[name]
+
+    # Texts.
 
     def text(self, entry: str) -> str:
         """A text entry, whole."""
-        try:
+        with self._reading(entry):
+            if self._entry(entry).size > _LARGEST_TEXT:
+                raise CorruptError(f"it has {self._entry(entry).size} bytes")
             return self._archive.read(entry).decode()
-        except _DAMAGE as error:
-            raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
 
     def table(self, entry: str) -> Iterator[dict[str, str]]:
-        """The rows of a CSV entry, one at a time."""
-        try:
-            with self._archive.open(entry) as file:
-                yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
-        except _DAMAGE as error:
-            raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
+        """The rows of `metadata.csv` or `failures.csv`, one at a time; CorruptError if not as many as were counted."""
+        fields, count = self._tables[entry]
+        with self._reading(entry), self._archive.open(entry) as file:
+            lines = _Lines(io.TextIOWrapper(file, "utf-8", newline=""))
+            rows = csv.reader(lines, strict=True)
+            if next(rows, None) != list(fields):
+                raise CorruptError(f"its columns are not {', '.join(fields)}")
+            number = 0
+            for number, row in enumerate(rows, start=1):
+                if number > count or len(row) != len(fields):
+                    raise CorruptError(f"its row {number} is not one of {count} rows of {len(fields)} values")
+                yield dict(zip(fields, row, strict=True))
+                lines.taken = 0
+            if number < count:
+                raise CorruptError(f"it has {number} rows, not {count}")
+
+    def copy(self, entry: str, file: IO[bytes]) -> None:
+        """Write an entry to a file, as it is."""
+        with self._reading(entry):
+            source = self._archive.open(entry)
+        with source:
+            while True:
+                with self._reading(entry):
+                    data = source.read(_CHUNK)
+                if not file.write(data):
+                    return
+
+    # Arrays.
 
     @property
     def column_names(self) -> list[str]:
         """The columns that are there."""
-        entries = self._archive.namelist()
-        return [name for name in (*COLUMNS, "scores") if f"columns/{name}.npy" in entries]
+        return [name for name in (*COLUMNS, "scores") if f"columns/{name}.npy" in self._entries]
 
     def column(self, name: str) -> Array:
         """One column, mapped from the disk, read-only."""
@@ -337,32 +430,26 @@ class Index:
 
     def array(self, entry: str) -> Array:
         """One `.npy` entry, mapped from the disk, read-only."""
-        if entry not in self._columns:
-            try:
-                self._columns[entry] = self._map(entry)
-            except _DAMAGE as error:
-                raise CorruptError(f"{self.path}: {entry} cannot be read ({error})") from None
-        return self._columns[entry]
+        if entry not in self._arrays:
+            with self._reading(entry):
+                self._arrays[entry] = self._map(self._entry(entry))
+        return self._arrays[entry]
 
-    def _map(self, entry: str) -> Array:
-        info = self._archive.getinfo(entry)
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("it is compressed")
+    def _map(self, entry: entries.Entry) -> Array:
+        """An array by its header, which is not evaluated, as NumPy would, but has to be as NumPy writes it."""
         with open(self._local.path, "rb") as file:
-            file.seek(info.header_offset)
-            header = file.read(_LOCAL_HEADER)
-            begin = info.header_offset + _LOCAL_HEADER
-            begin += int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-            file.seek(begin)
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("it is no .npy of version 1.0")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if dtype.hasobject or file.tell() - begin + size != info.file_size:
-                raise ValueError("its header does not fit its size")
-            if size == 0:
-                return np.empty(shape, dtype)
-            return np.memmap(self._local.path, dtype, "r", file.tell(), shape)
+            file.seek(entry.begin)
+            header = _NPY_HEADER.match(file.read(min(entry.stored, _LARGEST_NPY_HEADER)))
+        if entry.method != entries.STORED or header is None:
+            raise CorruptError("it is no .npy of numbers, stored as it is")
+        dtype = np.dtype(header["dtype"].decode())
+        shape = tuple(int(size) for size in (header["rows"], header["width"]) if size is not None)
+        length, size = header.end(), math.prod(shape) * dtype.itemsize
+        if length != 10 + int.from_bytes(header["length"], "little") or length + size != entry.size:
+            raise CorruptError("its header does not fit its size")
+        return np.memmap(self._local.path, dtype, "r", entry.begin + length, shape) if size else np.empty(shape, dtype)
+
+    # Whether it is as written.
 
     def verify_crcs(self) -> str | None:
         """Read every entry against its CRC-32; the first damaged one, or None."""
@@ -370,6 +457,13 @@ class Index:
             return self._archive.testzip()
         except _DAMAGE as error:
             return str(error)
+
+    @property
+    def odd_entries(self) -> list[str]:
+        """Those of which the zip notes something that tfzip does not write, though nothing reads it."""
+        return [name for name, entry in self._entries.items() if entry.odd]
+
+    # Rows.
 
     def __len__(self) -> int:
         return len(self.column("shard"))
@@ -380,13 +474,60 @@ class Index:
 
     def filename(self, row: int) -> bytes:
         """The filename of a row."""
-        ends = self.column("filename_end")
-        start = int(ends[row - 1]) if row else 0
-        return self.column("filename")[start : int(ends[row])].tobytes()
+        names, ends = self.column("filename"), self.column("filename_end")
+        start, end = int(ends[row - 1]) if row else 0, int(ends[row])
+        if not 0 <= start <= end <= len(names):
+            raise CorruptError(f"{self.path}: columns/filename_end.npy is damaged at row {row}")
+        return names[start:end].tobytes()
 
-    def rows(self, filename: bytes) -> list[int]:
-        """The rows that may hold a filename (those of its hash; the record itself decides)."""
+    def filenames(self) -> list[bytes]:
+        """The filenames of all rows."""
+        names, ends = self.column("filename"), self.column("filename_end")
+        if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(names):
+            raise CorruptError(f"{self.path}: columns/filename_end.npy is damaged")
+        return split_texts(names, ends)
+
+    def row(self, filename: bytes) -> int | None:
+        """The row of a filename, None if there is none; CorruptError where the lookup is seen to be damaged.
+
+        It is seen on the way to every filename whose entry, or an entry beside it, is not what was written.
+        """
+        wanted = hash_filename(filename)
         hashes = self.array("lookup/hash.npy")
-        wanted = np.uint64(hash_filename(filename))
-        first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
-        return self.array("lookup/row.npy")[first:last].tolist()
+        first, last = (int(np.searchsorted(hashes, np.uint64(wanted), side)) for side in ("left", "right"))
+        for place in range(first, last):
+            row, found = self._looked_up(place)
+            if found == filename:
+                return row
+        for place in {max(first - 1, 0), min(last, len(hashes) - 1)} if len(hashes) else ():
+            self._looked_up(place)
+        return None
+
+    def _looked_up(self, place: int) -> tuple[int, bytes]:
+        """The row at a place of the lookup, and its filename, which must have the hash there."""
+        row = int(self.array("lookup/row.npy")[place])
+        if 0 <= row < len(self):
+            filename = self.filename(row)
+            if hash_filename(filename) == int(self.array("lookup/hash.npy")[place]):
+                return row, filename
+        raise CorruptError(f"{self.path}: the lookup is damaged at {place}")
+
+
+class _Lines:
+    """The lines of a table; a CorruptError if those of one row are too long together."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.taken = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(_LARGEST_ROW)
+        self.taken += len(line)
+        if self.taken >= _LARGEST_ROW:
+            raise CorruptError(f"a row is longer than {_LARGEST_ROW}")
+        if not line:
+            raise StopIteration
+        return line

@@ -74,3 +74,15 @@ def shown(filename: str) -> str:
 def from_text(text: str) -> bytes:
     """The filename that `to_text` may have escaped so; it is one, of two, for a name with a percent sign of its own."""
     return unquote_to_bytes(to_bytes(text))
+
+
+def printable(text: str) -> str:
+    """The text with whatever could act on a terminal escaped, ends of lines too."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def typed(filename: str) -> str:
+    """The filename as `tfzip get` takes it: percent-escaped where it is not printable."""
+    return filename if filename.isprintable() else quote_from_bytes(to_bytes(filename), safe="/ ")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import operator
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from tfzip import framing, storage
 from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError
-from tfzip.index import INDEX, Index, split_texts
+from tfzip.index import INDEX, Index
+from tfzip.manifest import feature_specs
 from tfzip.naming import from_text, to_bytes, to_str
 from tfzip.record import (
     BOXES,
@@ -27,7 +30,9 @@ from tfzip.record import (
     SCORES,
     Failure,
     FeatureSpec,
+    Location,
     Record,
+    is_detection,
     parse_record,
 )
 
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
 
 _IMAGE = "image"
 """Beside the features of an example: its image, decoded."""
+
+_MOST_FAILURES = 10_000_000
+_LARGEST_RUN = 1 << 20
 
 TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
@@ -67,9 +75,10 @@ class Export:
         self._index = Index(_find_index(path, split))
         self.manifest: Mapping[str, Any] = self._index.manifest
         """Counts, task, label names, model, pixels, shards: see `schemas/manifest.schema.json`."""
-        if self.manifest.get("format_version") != FORMAT_VERSION:
-            version = self.manifest.get("format_version")
+        version = self.manifest.get("format_version")
+        if isinstance(version, int) and version != FORMAT_VERSION:
             raise UsageError(f"{path} has format version {version}, this tfzip reads {FORMAT_VERSION}: upgrade tfzip")
+        self._index.check()
         if split not in (None, self.split):
             raise NotAnExportError(f"{path} holds the split {self.split!r}, not {split!r}")
 
@@ -100,9 +109,18 @@ class Export:
 
     @cached_property
     def failures(self) -> list[Failure]:
-        """The items that gave no record, with stage and reason."""
-        rows = self._index.table("failures.csv")
-        return [Failure(row["filename"], row["stage"], row["error"]) for row in rows]
+        """The items that gave no record, with stage and reason; CorruptError if they cannot be so many."""
+        if self.manifest["counts"]["failures"] > _MOST_FAILURES:
+            raise DataError(f"{self.path} lists more failures than fit into memory: read failures.csv in index.zip")
+        return list(self.each_failure())
+
+    def each_failure(self) -> Iterator[Failure]:
+        """The same, one at a time."""
+        return (Failure(**row) for row in self._index.table("failures.csv"))
+
+    def copy_table(self, file: IO[bytes]) -> None:
+        """Write `metadata.csv` to a file, as it is."""
+        self._index.copy("metadata.csv", file)
 
     @property
     def image_key(self) -> str:
@@ -113,8 +131,7 @@ class Export:
     @cached_property
     def features(self) -> dict[str, FeatureSpec]:
         """Type and shape of every feature of a record."""
-        declared = self.manifest["features"]
-        return {key: FeatureSpec(spec["dtype"], tuple(spec["shape"])) for key, spec in declared.items()}
+        return feature_specs(self.manifest)
 
     @cached_property
     def metadata(self) -> Mapping[str, np.ndarray[Any, Any]]:
@@ -127,11 +144,13 @@ class Export:
     @cached_property
     def run(self) -> Mapping[str, Any]:
         """When, where and how fast the export was made, from run.json; empty if that is gone."""
+        path = storage.join(self._index.path.rpartition("/")[0], "run.json")
         try:
-            with storage.open(storage.join(self._index.path.rpartition("/")[0], "run.json"), "r") as file:
-                return json.loads(file.read())
-        except (OSError, ValueError):
+            with storage.open(path if storage.isfile(path) else os.devnull, "r") as file:
+                run = json.loads(file.read(_LARGEST_RUN))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return run if isinstance(run, dict) else {}
 
     @cached_property
     def shards(self) -> list[str]:
@@ -175,29 +194,75 @@ class Export:
     def _row(self, filename: str | bytes) -> int | None:
         """The row of a filename, given as it is or as metadata.csv has it."""
         wanted = [filename] if isinstance(filename, bytes) else [to_bytes(filename), from_text(filename)]
-        rows = (row for name in wanted for row in self._index.rows(name) if self._index.filename(row) == name)
-        return next(rows, None)
+        found = (self._index.row(name) for name in dict.fromkeys(wanted))
+        return next((row for row in found if row is not None), None)
 
     def _by_row(self, row: int) -> Record:
         """Read one record: one seek, one inflate, every CRC checked, its filename compared with the index."""
-        location = self._index.location(row)
-        if not 0 <= location.shard < len(self.shards):
-            raise CorruptError(f"{self.path}: the index puts record {row} into a shard that it does not have")
-        path = self.shards[location.shard]
+        location = self._location(row)
         try:
-            with storage.open(path, "rb") as file:
+            with self.open_shard(location.shard) as file:
                 file.seek(location.offset)
-                block = file.read(location.size)
+                block = framing.read_part(file, location.size)
             if self.manifest["compression"] == "gzip":
                 block = framing.inflate(block)
             record = parse_record(framing.unframe(block, location.start)[0], self.features, self.image_key)
-        except FileNotFoundError:
-            raise CorruptError(f"the shard {path} is missing") from None
-        except CorruptError as error:
-            raise CorruptError(f"{path}, record {row} at {location.offset}: {error}") from None
-        if to_bytes(record.filename) != self._index.filename(row):
-            raise CorruptError(f"{path}, record {row}: the index and the record differ in the filename")
+        except (CorruptError, OSError) as error:
+            raise CorruptError(f"{self.shards[location.shard]}, record {row} at {location.offset}: {error}") from None
+        self._check_filename(row, to_bytes(record.filename))
         return record
+
+    def _location(self, row: int) -> Location:
+        """Where a record lies; CorruptError if that is not within a shard."""
+        place, shards = self._index.location(row), self.manifest["shards"]
+        known = shards[place.shard]["bytes"] if 0 <= place.shard < len(shards) else 0
+        if min(place) < 0 or not 0 < place.offset + place.size <= known:
+            raise CorruptError(f"{self.path}: the index puts record {row} where no shard is")
+        return place
+
+    def open_shard(self, shard: int) -> IO[bytes]:
+        """A shard's file; CorruptError if there is none."""
+        path = self.shards[shard]
+        try:
+            if not storage.isfile(path):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return storage.open(path, "rb")
+        except OSError as error:
+            raise CorruptError(f"the shard cannot be read ({error.strerror})") from None
+
+    def blocks(self, shard: int) -> Iterator[tuple[int, int, bytes]]:
+        """Every block of a shard as it lies there: its offset, its size, and its frames, whose data are unchecked."""
+        with self.open_shard(shard) as file:
+            yield from framing.read_blocks(file, self.manifest["compression"])
+
+    def serialized(self) -> Iterator[list[bytes]]:
+        """Every record as it is written, in lists of those of one block; each shard is read once from end to end."""
+        for shard, entry in enumerate(self.manifest["shards"]):
+            records = end = 0
+            try:
+                for offset, size, frames in self.blocks(shard):
+                    block = [data for _, data in framing.unframe_all(frames)]
+                    records, end = records + len(block), offset + size
+                    yield block
+                if (records, end) != (entry["records"], entry["bytes"]):
+                    counted = f"{entry['records']} in {entry['bytes']}"
+                    raise CorruptError(f"{records} records in {end} bytes, but the index has {counted}")
+            except (CorruptError, OSError) as error:
+                raise CorruptError(f"{self.shards[shard]}: {error}; `tfzip verify` tells more") from None
+
+    def records(self) -> Iterator[Record]:
+        """Every record, in order."""
+        row = 0
+        for block in self.serialized():
+            for data in block:
+                record = parse_record(data, self.features, self.image_key)
+                self._check_filename(row, to_bytes(record.filename))
+                yield record
+                row += 1
+
+    def _check_filename(self, row: int, filename: bytes) -> None:
+        if row >= len(self) or filename != self._index.filename(row):
+            raise CorruptError(f"{self.path}, record {row}: the index and the record differ in the filename")
 
     # In a loop, or in training.
 
@@ -208,21 +273,48 @@ class Export:
             batch_size: None for single examples; a number for batches (parsed a batch at a time, faster).
 
         Features that vary in length are ragged (`tf.RaggedTensor` in batches). Reading checks every CRC, and that there
-        are as many records as the index says.
+        are as many records as the index says. It is TensorFlow that reads, which shards made to harm can bring down:
+        verify an export of unknown origin first.
+
+        Raises CorruptError where a shard on the local disk is missing, or not as long as it was.
         """
         import tensorflow as tf
 
-        return self._examples(tf.data.AUTOTUNE, batch_size).prefetch(tf.data.AUTOTUNE)
-
-    def _examples(self, parallel: int, batch_size: int | None = None) -> tf.data.Dataset:
-        import tensorflow as tf
-
-        spec = {key: _parsing(key, feature) for key, feature in self.features.items()}
+        self._check_sizes()
         compression = "GZIP" if self.manifest["compression"] == "gzip" else ""
         records = tf.data.TFRecordDataset(self.shards, compression)
         records = records.apply(tf.data.experimental.assert_cardinality(len(self)))
-        if batch_size is not None:
-            return records.batch(batch_size).map(lambda batch: tf.io.parse_example(batch, spec), parallel)
+        parsed = self._parsed(records, tf.data.AUTOTUNE) if batch_size is None else self._batched(records, batch_size)
+        return parsed.prefetch(tf.data.AUTOTUNE)
+
+    def _check_sizes(self) -> None:
+        for path, shard in zip(self.shards, self.manifest["shards"], strict=True):
+            if storage.is_local(path) and not (os.path.isfile(path) and os.path.getsize(path) == shard["bytes"]):
+                raise CorruptError(f"the shard {path} is missing, or not of {shard['bytes']} bytes")
+
+    def check_shards(self) -> None:
+        """Raise CorruptError if a shard is missing, too short, or could bring down TensorFlow's reader.
+
+        That makes room for as much as the length of an uncompressed record claims, before it reads.
+        """
+        self._check_sizes()
+        for shard, path in enumerate(self.shards) if self.manifest["compression"] == "none" else ():
+            try:
+                with self.open_shard(shard) as file:
+                    deque(framing.frame_headers(file), maxlen=0)
+            except (CorruptError, OSError) as error:
+                raise CorruptError(f"{path}: {error}; `tfzip verify` tells more") from None
+
+    def _batched(self, records: tf.data.Dataset, size: int) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        spec = self._parsing()
+        return records.batch(size).map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)
+
+    def _parsed(self, records: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        spec = self._parsing()
 
         def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
             example = tf.io.parse_single_example(record, spec)  # rows of one size are ragged here only by their type
@@ -230,34 +322,71 @@ class Export:
 
         return records.map(parse, parallel)
 
+    def _parsing(self) -> dict[str, Any]:
+        return {key: _parsing(key, feature) for key, feature in self.features.items()}
+
     def __iter__(self) -> Iterator[tuple[Any, str, np.ndarray[Any, Any] | None]]:
         """Yield `(prediction, filename, image)` for every record.
 
         prediction: float32 scores [C]; for the task `raw` a dict of the outputs, for `detection` one of `boxes` [N, 4]
         (ymin, xmin, ymax, xmax), `scores`, `labels` and `texts`, all [N]. image: uint8 [H, W, 3] as the file has it
         (alpha dropped, not turned by EXIF), None in an export without images.
+
+        Raises CorruptError where a shard is damaged, or holds other records than the index says; DataError for an image
+        that cannot be decoded.
         """
         import tensorflow as tf
 
-        from tfzip import formats, images
+        broken: list[CorruptError] = []
 
-        def image(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if self.image_key not in example:
-                return example
-            encoded = tf.reshape(example[self.image_key], ())
-            nothing = tf.zeros((0, 0, 3), tf.uint8)
-            decoded = tf.cond(formats.is_lacking(encoded), lambda: nothing, lambda: images.decode(encoded, 3))
-            return {**example, _IMAGE: decoded}
+        def blocks() -> Iterator[np.ndarray[Any, Any]]:
+            try:  # TensorFlow's own reader can be brought down by a forged length
+                yield from (np.array(block, object) for block in self.serialized())
+            except CorruptError as error:
+                broken.append(error)
 
         parallel = os.cpu_count() or 1
         options = tf.data.Options()
         options.autotune.enabled = False  # its thread can hold up the end of a loop for seconds
-        pictures = self._examples(parallel).map(image, parallel).prefetch(parallel).with_options(options)
+        records = tf.data.Dataset.from_generator(blocks, output_signature=tf.TensorSpec([None], tf.string)).unbatch()
+        pictures = self._parsed(records, parallel).map(self._decode, parallel).prefetch(parallel).with_options(options)
+        row = 0
         try:
-            for example in pictures.as_numpy_iterator():
-                yield _said(example), to_str(example[FILENAME]), self._picture(example)
-        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
-            raise CorruptError(f"{self.path}: {error.message}; `tfzip verify` tells more") from None
+            for row, example in enumerate(pictures.as_numpy_iterator()):
+                self._check_filename(row, example[FILENAME])
+                yield self._said(example), to_str(example[FILENAME]), self._picture(example)
+        except tf.errors.OpError as error:
+            reason = error.message.split("}} ", 1)[-1].split(" [Op:", 1)[0]
+            raise DataError(f"{self.path}, after record {row}: {reason}; `tfzip verify` tells more") from None
+        if broken:
+            raise broken[0]
+
+    def _decode(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Graph: adds the image, empty if TensorFlow lacks its format."""
+        import tensorflow as tf
+
+        from tfzip import formats, images
+
+        if self.image_key not in example:
+            return example
+        encoded = example[self.image_key]
+        nothing = tf.zeros((0, 0, 3), tf.uint8)
+        decoded = tf.cond(formats.is_lacking(encoded), lambda: nothing, lambda: images.decode(encoded, 3))
+        return {**example, _IMAGE: decoded}
+
+    def _said(self, example: Mapping[str, Any]) -> Any:
+        """What a loop gives as the prediction of a parsed example."""
+        if is_detection(self.features):
+            boxes = np.stack([example[key] for key in BOXES], axis=-1)
+            texts = [text.decode("utf-8", "replace") for text in example[DETECTED_TEXT]]
+            return {
+                "boxes": boxes,
+                "scores": example[DETECTED_SCORE],
+                "labels": example[DETECTED_LABEL],
+                "texts": texts,
+            }
+        outputs = {key.removeprefix(OUTPUT): value for key, value in example.items() if key.startswith(OUTPUT)}
+        return example.get(SCORES, outputs)
 
     def _picture(self, example: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
         """The image that the graph decoded; or decoded here, if TensorFlow lacks its format."""
@@ -270,16 +399,6 @@ class Export:
             return images.decode(foreign.translate(encoded), 3).numpy()
         except ValueError as error:
             raise DataError(f"{to_str(example[FILENAME])}: {error}") from None
-
-
-def _said(example: Mapping[str, Any]) -> Any:
-    """What a loop gives as the prediction of a parsed example."""
-    if DETECTED_SCORE in example:
-        boxes = np.stack([example[key] for key in BOXES], axis=-1)
-        texts = [text.decode("utf-8", "replace") for text in example[DETECTED_TEXT]]
-        return {"boxes": boxes, "scores": example[DETECTED_SCORE], "labels": example[DETECTED_LABEL], "texts": texts}
-    outputs = {key.removeprefix(OUTPUT): value for key, value in example.items() if key.startswith(OUTPUT)}
-    return example.get(SCORES, outputs)
 
 
 def has_index(path: str, split: str | None = None) -> bool:
@@ -336,8 +455,7 @@ class _Metadata(Mapping[str, "np.ndarray[Any, Any]"]):
 
     @cached_property
     def _filenames(self) -> np.ndarray[Any, Any]:
-        names = split_texts(self._index.column("filename"), self._index.column("filename_end"))
-        return np.array([to_str(name) for name in names], object)
+        return np.array([to_str(name) for name in self._index.filenames()], object)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -162,6 +162,14 @@ def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
     return {}
 
 
+_DETECTED = prediction_features("detection", 0)
+
+
+def is_detection(specs: Mapping[str, FeatureSpec]) -> bool:
+    """Whether these are features in which boxes are kept."""
+    return _DETECTED.items() <= specs.items()
+
+
 def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
     """The features of a serialized `tf.train.Example`, each a dtype and a list of values; read without TensorFlow."""
     try:
@@ -193,7 +201,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
         height=one(HEIGHT),
         width=one(WIDTH),
         source_id=_text(one(SOURCE_ID)),
-        prediction=_detections(features) if DETECTED_SCORE in specs else _prediction(features),
+        prediction=_detections(features) if is_detection(specs) else _prediction(features, specs),
         truth=truth,
         outputs={
             key.removeprefix(OUTPUT): _array(features[key], spec)
@@ -208,14 +216,21 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
     )
 
 
-def _prediction(features: Mapping[str, list[Any]]) -> Prediction:
+def _prediction(features: Mapping[str, list[Any]], specs: Mapping[str, FeatureSpec]) -> Prediction:
+    """The prediction, if it is one: records that were TFRecords before may have other features of these names."""
+
+    def found(key: str, dtype: str, *shape: int | None) -> list[Any] | None:
+        return features[key] if specs.get(key) == (dtype, shape) else None
+
+    confidence, label, text = found(CONFIDENCE, "float"), found(LABEL, "int64"), found(TEXT, "bytes")
+    texts, scores = found(TEXTS, "bytes", None), found(SCORES, "float", len(features.get(SCORES, ())))
     return Prediction(
-        confidence=features[CONFIDENCE][0] if CONFIDENCE in features else None,
-        label=features[LABEL][0] if LABEL in features else None,
-        text=_text(features[TEXT][0]) if TEXT in features else None,
-        labels=features.get(LABELS),
-        texts=[_text(text) for text in features[TEXTS]] if TEXTS in features else None,
-        scores=np.array(features[SCORES], np.float32) if SCORES in features else None,
+        confidence=confidence[0] if confidence else None,
+        label=label[0] if label else None,
+        text=_text(text[0]) if text else None,
+        labels=found(LABELS, "int64", None),
+        texts=None if texts is None else [_text(text) for text in texts],
+        scores=None if scores is None else np.array(scores, np.float32),
     )
 
 

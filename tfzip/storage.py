@@ -139,6 +139,11 @@ def isdir(path: str) -> bool:
         return bool(gfile.isdir(path))
 
 
+def isfile(path: str) -> bool:
+    """Whether the path is a file: no folder, and no pipe or device, which reading may never end."""
+    return os.path.isfile(path) if is_local(path) else exists(path) and not isdir(path)
+
+
 def listdir(path: str) -> list[str]:
     """The names in a folder, sorted; none where there is no folder."""
     if not isdir(path):

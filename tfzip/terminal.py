@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ def summary(export: Export, command: str) -> str:
     if run := export.run:
         lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
     lines.append(f"next: {command} inspect {export.path}")
-    return "\n".join(lines)
+    return "\n".join(map(naming.printable, lines))
 
 
 def inspection(export: Export) -> str:
@@ -65,7 +67,7 @@ def inspection(export: Export) -> str:
     lines += ["", "features", *_table([[key, *_feature(spec)] for key, spec in facts["features"].items()])]
     if counts["failures"]:
         lines += ["", "failures", *_failure_lines(export)]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(naming.printable(line).rstrip() for line in lines)
 
 
 def model(export: Export) -> str:
@@ -80,7 +82,8 @@ def inspection_facts(export: Export) -> dict[str, Any]:
     if LABEL in export.features:
         facts["classes"] = [{"label": label, "text": text, "records": n} for label, text, n in _classes(export)]
     if CONFIDENCE in export.features and len(export):
-        quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
+        with np.errstate(invalid="ignore"):
+            quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
         facts["confidence_quartiles"] = [_number(value) for value in quantiles]
     return facts
 
@@ -189,8 +192,8 @@ def _classes(export: Export) -> list[tuple[int, str, int]]:
     """Label, name and number of records, most frequent first."""
     counted = Counter(export.metadata["label"].tolist())
     counted.pop(UNKNOWN, None)
-    names = export.labels
-    return [(label, names[label] if names else str(label), n) for label, n in counted.most_common()]
+    names = dict(enumerate(export.labels))
+    return [(label, names.get(label, str(label)), n) for label, n in counted.most_common()]
 
 
 def _class_lines(export: Export) -> list[str]:
@@ -227,9 +230,24 @@ def _failure_facts(failure: Any) -> dict[str, str]:
 
 
 def _failure_lines(export: Export) -> list[str]:
-    lines = [f"{naming.shown(f.filename)}: {f.stage}: {f.error}" for f in export.failures[:_FAILURES_SHOWN]]
-    more = len(export.failures) - len(lines)
+    shown = itertools.islice(export.each_failure(), _FAILURES_SHOWN)
+    lines = [f"{naming.shown(f.filename)}: {f.stage}: {f.error}" for f in shown]
+    more = export.manifest["counts"]["failures"] - len(lines)
     return lines + ([f"and {more} more"] if more else [])
+
+
+def unwritten(found: Sequence[tuple[str, str]], out: str) -> str:
+    """Which images `extract` could not write, and how to get them."""
+    lines = [f"  {naming.typed(name)}: {reason}" for name, reason in found[:_FAILURES_SHOWN]]
+    lines += [f"  and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
+    first = f"{_count(len(found), 'image')} not written, as no file there can have the name:"
+    return "\n".join([first, *lines, f"`tfzip get {out} FILENAME --image FILE` writes one under another name"])
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON for people: whatever could act on a terminal is escaped, other letters are not."""
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _table(rows: list[list[str]]) -> list[str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import IO, Any
 
 import numpy as np
 
-from tfzip import framing, naming, storage
+from tfzip import framing, naming
 from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
 from tfzip.read import Export
-from tfzip.record import CONFIDENCE, LABEL, TRUTH_LABEL, UNKNOWN, Record, parse_record
+from tfzip.record import UNKNOWN, Location, Record, parse_record
 
 SAMPLE = 100
 """Images that are run through a model again, if not asked otherwise."""
@@ -69,21 +71,21 @@ def _problems(export: Export) -> Iterator[str]:
     except CorruptError as error:
         yield str(error)
         return
-    first = 0
+    first, table = 0, index.table("metadata.csv")
     for shard, entry in enumerate(manifest["shards"]):
-        yield from _shard_problems(export, index, shard, entry, first)
-        first += entry["records"]
+        rows = range(first, first + entry["records"])
+        told = islice(table, len(rows))
+        yield from _shard_problems(export, shard, rows, told)
+        deque(told, maxlen=0)  # of records that damage hides
+        first = rows.stop
 
 
 def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
-    """The index against itself: counts, lookup, table."""
-    rows, counts = len(index), manifest["counts"]
-    listed = sum(1 for _ in index.table("failures.csv"))
-    if not rows == counts["records"] == sum(shard["records"] for shard in manifest["shards"]):
-        yield f"index.zip: {rows} rows, but the manifest counts {counts['records']} records"
-    if not listed == counts["failures"] == counts["images"] - counts["records"]:
-        yield f"index.zip: {listed} failures listed, but the manifest counts {counts['failures']} of {counts['images']}"
-    names = [index.filename(row) for row in range(rows)]
+    """The index against itself: what the zip notes, labels, lookup, tables."""
+    yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
+    if index.text("labels.txt") != "".join(f"{name}\n" for name in manifest["labels"]["names"]):
+        yield "index.zip: labels.txt does not hold the manifest's names"
+    names = index.filenames()
     hashes = np.array([hash_filename(name) for name in names], np.uint64)
     order = np.argsort(hashes, kind="stable")
     if not (
@@ -91,26 +93,8 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
         and np.array_equal(index.array("lookup/row.npy"), order)
     ):
         yield "index.zip: the lookup does not fit the filenames"
-    yield from _table_problems(index, names)
-
-
-def _table_problems(index: Index, names: list[bytes]) -> Iterator[str]:
-    """metadata.csv against the columns."""
-    columns = {name: list(map(str, index.column(name).tolist())) for name in ("shard", "offset", "size", "start")}
-    columns["confidence"] = shown_confidences(index.column("confidence"))
-    columns["label"] = shown_labels(index.column("label"))
-    total = 0
-    for total, row in enumerate(index.table("metadata.csv"), start=1):
-        i = total - 1
-        if (
-            i >= len(names)
-            or row["filename"] != naming.to_text(names[i])
-            or any(row[name] != column[i] for name, column in columns.items())
-        ):
-            yield f"metadata.csv, row {total}: it differs from the columns"
-            return
-    if total != len(names):
-        yield f"metadata.csv: {total} rows, but the columns have {len(names)}"
+    for table in ("failures.csv", "metadata.csv"):
+        deque(index.table(table), maxlen=0)
 
 
 class _HashingFile:
@@ -127,30 +111,31 @@ class _HashingFile:
         self.hash.update(data)
         return data
 
-    def drain(self) -> None:
-        while self.read(1 << 20):
+    def drain(self, most: int) -> None:
+        """Read on to the end, or until there is more than there can be."""
+        while self.size <= most and self.read(1 << 20):
             pass
 
 
-def _shard_problems(export: Export, index: Index, shard: int, entry: Any, first: int) -> Iterator[str]:
+def _shard_problems(export: Export, shard: int, rows: range, table: Iterator[Mapping[str, str]]) -> Iterator[str]:
     """One shard, read once from end to end: its bytes, its frames, its records against their rows."""
-    path = export.shards[shard]
+    entry = export.manifest["shards"][shard]
     try:
-        file = storage.open(path, "rb")
-    except OSError as error:
-        yield f"{entry['file']}: {error.strerror}"
+        file = export.open_shard(shard)
+    except CorruptError as error:
+        yield f"{entry['file']}: {error}"
         return
     with file:
         hashing = _HashingFile(file)
-        wrong = _row_problems(_records(hashing, export), index, shard, range(first, first + entry["records"]))
-        for shown, problem in enumerate(wrong):
+        for shown, problem in enumerate(_row_problems(export, shard, rows, table, _records(hashing, export))):
             if shown == _SHOWN_PER_SHARD:
                 yield f"{entry['file']}: and more"
                 break
             yield f"{entry['file']}: {problem}"
-        hashing.drain()
+        hashing.drain(entry["bytes"])
     if hashing.size != entry["bytes"]:
-        yield f"{entry['file']}: {hashing.size} bytes, but the manifest says {entry['bytes']}"
+        size = hashing.size if hashing.size < entry["bytes"] else "more"
+        yield f"{entry['file']}: {size} bytes, but the manifest says {entry['bytes']}"
     elif hashing.hash.hexdigest() != entry["sha256"]:
         yield f"{entry['file']}: its SHA-256 is not the manifest's"
 
@@ -166,35 +151,59 @@ def _records(file: Any, export: Export) -> Iterator[tuple[tuple[int, int, int], 
 
 
 def _row_problems(
-    records: Iterable[tuple[tuple[int, int, int], Record]], index: Index, shard: int, rows: range
+    export: Export,
+    shard: int,
+    rows: range,
+    table: Iterator[Mapping[str, str]],
+    records: Iterable[tuple[tuple[int, int, int], Record]],
 ) -> Iterator[str]:
     """The records of a shard against the rows that the index has for them."""
     seen = 0
     try:
-        for seen, ((offset, size, start), record) in enumerate(records, start=1):
-            row = rows.start + seen - 1
-            if row >= rows.stop:
+        for seen, (place, record) in enumerate(records, start=1):
+            if seen > len(rows):
                 yield f"more than the {len(rows)} records of the index"
                 return
-            if index.location(row) != (shard, offset, size, start):
-                yield f"record {row}: it is not where the index says"
-            if naming.to_bytes(record.filename) != index.filename(row):
-                yield f"record {row}: its filename is not the index's"
-            yield from _value_problems(record, index, row)
-    except CorruptError as error:
+            row = rows[seen - 1]
+            wrong = _value_problems(export._index, row, Location(shard, *place), record, next(table))
+            yield from (f"record {row}: {problem}" for problem in wrong)
+    except (CorruptError, OSError) as error:
         yield str(error)
         return
     if seen < len(rows):
         yield f"{seen} records, but the index has {len(rows)}"
 
 
-def _value_problems(record: Record, index: Index, row: int) -> Iterator[str]:
-    """The values of a record against its row."""
+def _value_problems(
+    index: Index, row: int, location: Location, record: Record, told: Mapping[str, str]
+) -> Iterator[str]:
+    """A record and where it lies against its row, in the arrays and in metadata.csv."""
     prediction, truth = record.prediction, record.truth
-    for key, column, value in (
-        (LABEL, "label", UNKNOWN if prediction.label is None else prediction.label),
-        (CONFIDENCE, "confidence", np.nan if prediction.confidence is None else prediction.confidence),
-        (TRUTH_LABEL, "truth", UNKNOWN if truth is None else truth.label),
-    ):
-        if not np.array_equal(index.column(column)[row], np.asarray(value, index.column(column).dtype), equal_nan=True):
-            yield f"record {row}: its {key} is not the index's"
+    if index.location(row) != location:
+        yield "it is not where the index says"
+    if naming.to_bytes(record.filename) != index.filename(row):
+        yield "its filename is not the index's"
+    label = UNKNOWN if prediction.label is None else prediction.label
+    confidence = np.float32(np.nan if prediction.confidence is None else prediction.confidence)
+    values: dict[str, Any] = {"label": label, "confidence": confidence, "truth": truth.label if truth else UNKNOWN}
+    if "scores" in index.column_names:
+        values["scores"] = prediction.scores
+    for name, value in values.items():
+        if not np.array_equal(index.column(name)[row], value, equal_nan=True):
+            yield f"its {name} is not the index's"
+    if told != _row_of(record, location, values, told["truth"]):
+        yield "its row in metadata.csv is another"
+
+
+def _row_of(record: Record, location: Location, values: Mapping[str, Any], truth: str) -> dict[str, str]:
+    """What metadata.csv has to say of a record; its truth as it stands there if that may be escaped."""
+    prediction, known = record.prediction, record.truth.text if record.truth else ""
+    is_same = known in (truth, naming.from_text(truth).decode("utf-8", "replace"))
+    return {
+        "filename": naming.shown(record.filename),
+        "prediction": "|".join(prediction.texts or ()) if prediction.text is None else prediction.text,
+        "confidence": shown_confidences(values["confidence"].reshape(1))[0],
+        "label": shown_labels(np.array([values["label"]]))[0],
+        "truth": truth if is_same else known,
+        **{name: str(place) for name, place in location._asdict().items()},
+    }

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from tfzip import naming, storage
 from tfzip.errors import BrokenSourceError, SourceError
+from tfzip.framing import DEFLATE_ERROR
 from tfzip.record import EXTRA, Failure, FeatureSpec
+from tfzip.sources import tar
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.folder import SUFFIXES as IMAGES
 from tfzip.sources.source import Listed, Stream, state_of
@@ -31,17 +36,33 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _GZIPPED = (".tar.gz", ".tgz")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _SIDECARS = (".cls", ".json")
+
+_LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
 _LARGEST_SIDECAR = 1 << 20  # bytes; what tells of one image is not larger
+_FREE, _PER_BYTE = 64 << 20, 32  # bytes of all sidecars together: so many, and so many for each of the archive's
+_MOST_FIELDS = 256
+
+_LARGEST_IN_GRAPH = 1 << 16  # bytes of a deflated member that TensorFlow may inflate: it cannot be told where to stop
+
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, DEFLATE_ERROR, EOFError, OSError, ValueError,
+    OverflowError, RuntimeError,
+)  # fmt: skip
+"""What reading an archive raises that is not what an archive should be."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """One file inside an archive: where its bytes lie, and for a deflated one the trailer that gzip would give it."""
+    """One file inside an archive: where its bytes lie, and for a deflated one the trailer that gzip would give it.
+
+    `size` is that in the archive, `inflated` what it comes to.
+    """
 
     archive: int
     name: bytes
     offset: int
-    size: int  # in the archive
+    size: int
+    inflated: int
     trailer: bytes = b""
     problem: str = ""
 
@@ -53,15 +74,26 @@ class _Listing:
     images: list[_Member] = field(default_factory=list)
     sidecars: dict[tuple[int, bytes], dict[str, bytes]] = field(default_factory=dict)
     ignored: int = 0
+    room: int = _FREE
 
     def add(self, member: _Member, read: Callable[[], bytes]) -> None:
         key, suffix = _split(member.name)
         if posixpath.splitext(member.name)[1].lower() in IMAGES:
-            self.images.append(member)
-        elif suffix in _SIDECARS and member.size <= _LARGEST_SIDECAR and not member.problem:
+            self.images.append(_limited(member))
+        elif suffix in _SIDECARS and member.inflated <= _LARGEST_SIDECAR and not member.problem:
+            self.room -= member.inflated
+            if self.room < 0:
+                raise ValueError(f"its {' and '.join(_SIDECARS)} files are out of proportion to it")
             self.sidecars.setdefault((member.archive, key), {}).setdefault(suffix, read())
         else:
             self.ignored += 1
+
+
+def _limited(member: _Member) -> _Member:
+    if member.problem or max(member.size, member.inflated) <= _LARGEST:
+        return member
+    size = max(member.size, member.inflated)
+    return replace(member, problem=f"it has {size} bytes, and an image in an archive may have {_LARGEST}")
 
 
 def _split(name: bytes) -> tuple[bytes, str]:
@@ -89,7 +121,7 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     for number, (path, file) in enumerate(zip(paths, files, strict=True)):
         try:
             total = (_list_zip if path.endswith(".zip") else _list_tar)(file.path, number, listing)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, igzip.igzip_lib.IsalError) as error:
+        except _DAMAGE as error:
             raise BrokenSourceError(f"{path}: the archive is damaged or cut short ({error})") from None
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
@@ -104,79 +136,89 @@ def _list_tar(path: str, number: int, listing: _Listing) -> int:
     """Add a tar's members, known by its headers; returns its size, uncompressed."""
     gzipped = path.endswith(_GZIPPED)
     with storage.open(path, "rb") as raw:
+        listing.room += _PER_BYTE * _size(raw)
         file: Any = igzip.open(raw, "rb") if gzipped else raw
-        headers: list[bytes] = []
-        places: dict[str, tuple[int, int]] = {}
-        with tarfile.open(fileobj=file, mode="r|" if gzipped else "r:", tarinfo=_noting(headers)) as tar:
-            for member in tar:
-                if found := _tar_member(number, member, {} if gzipped else places):
-                    listing.add(found, partial(_content, tar, member))
-        # tarfile takes whatever is no header for the end; only blocks of zeros are one.
-        if not headers or headers[-1].strip(b"\0") or len(headers[-1]) < tarfile.BLOCKSIZE:
-            raise EOFError("no end-of-archive mark")
-        if gzipped:
-            while file.read(1 << 20):
-                pass
+        places: dict[bytes, tuple[int, int]] = {}
+        for member in tar.members(file, seekable=not gzipped):
+            if found := _tar_member(number, member, {} if gzipped else places):
+                listing.add(found, partial(_content, file, found))
+        while gzipped and file.read(1 << 20):
+            pass
         return int(file.tell())
 
 
-def _tar_member(number: int, member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> _Member | None:
+def _size(file: IO[bytes]) -> int:
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    file.seek(0)
+    return size
+
+
+def _tar_member(number: int, member: tar.Member, places: dict[bytes, tuple[int, int]]) -> _Member | None:
     """A file or a link; None for what is neither. `places` remembers where each name lies, for hard links."""
-    name, problem = naming.to_bytes(member.name).removeprefix(b"./"), ""
-    offset, size = places.get(member.linkname, (0, 0)) if member.islnk() else (member.offset_data, member.size)
-    if member.issparse():
+    offset, size, problem = member.offset, member.size, ""
+    is_link = member.kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)
+    if member.is_sparse:
         problem = "it is stored sparsely"
-    elif member.issym() or (member.islnk() and member.linkname not in places):
-        problem = f"it is a link to {member.linkname}"
-    elif not member.isreg() and not member.islnk():
+    elif member.kind == tarfile.LNKTYPE and member.link in places:
+        offset, size = places[member.link]
+    elif is_link:
+        problem = f"it is a link to {naming.to_str(member.link)}"
+    elif member.kind not in tarfile.REGULAR_TYPES:
         return None
     places[member.name] = offset, size
-    return _Member(number, name, offset, size, problem=problem)
+    return _Member(number, member.name.removeprefix(b"./"), offset, size, size, problem=problem)
 
 
-def _noting(headers: list[bytes]) -> type[tarfile.TarInfo]:
-    """A TarInfo that leaves the last header block read in `headers`."""
-
-    class Noting(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
-            headers[:] = [bytes(buf)]
-            return super().frombuf(buf, encoding, errors)
-
-    return Noting
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
+def _content(file: IO[bytes], member: _Member) -> bytes:
+    """The bytes of a member, at which a file that cannot be read at any place stands already."""
+    if file.tell() != member.offset:
+        file.seek(member.offset)
+    return file.read(member.size)
 
 
 def _list_zip(path: str, number: int, listing: _Listing) -> int:
     """Add a zip's members, known by its central directory."""
-    with storage.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                listing.add(_zip_member(file, number, info), partial(archive.read, info))
+    with storage.open(path, "rb") as file:
+        listing.room += _PER_BYTE * _size(file)
+        with zipfile.ZipFile(file) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            members = [_zip_member(file, number, info, archive.start_dir) for info in infos]
+            for member, info in zip(_apart(members), infos, strict=True):
+                listing.add(member, partial(archive.read, info))
     return 0
 
 
-def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo) -> _Member:
-    name = naming.to_bytes(info.filename).removeprefix(b"./")
+def _apart(members: Sequence[_Member]) -> list[_Member]:
+    """The members; those that share bytes with one before them, as no archiver writes them, have that for a problem."""
+    apart, end = list(members), 0
+    for i in sorted(range(len(members)), key=lambda i: members[i].offset):
+        member = members[i]
+        if member.offset < end and not member.problem:
+            apart[i] = replace(member, problem="it shares bytes with another member")
+        end = max(end, member.offset + member.size)
+    return apart
+
+
+def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -> _Member:
+    """A member by the directory, which begins at `end`, and by its own header."""
+    found = partial(_Member, number, naming.to_bytes(info.filename).removeprefix(b"./"))
     if info.flag_bits & 1:
-        return _Member(number, name, info.header_offset, 0, problem="it is encrypted")
+        return found(info.header_offset, 0, 0, problem="it is encrypted")
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
-        return _Member(number, name, info.header_offset, 0, problem=problem)
-    file.seek(info.header_offset)
-    header = file.read(30)
-    if header[:4] != b"PK\x03\x04":
-        problem = "the archive has no member where its directory says"
-        return _Member(number, name, info.header_offset, 0, problem=problem)
-    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        return found(info.header_offset, 0, 0, problem=problem)
+    header = b""
+    if 0 <= info.header_offset < end:
+        file.seek(info.header_offset)
+        header = file.read(30)
+    begin = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
+        return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
     trailer = b""
     if info.compress_type == _DEFLATED:
         trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
-    return _Member(number, name, info.header_offset + 30 + lengths, info.compress_size, trailer)
+    return found(begin, info.compress_size, info.file_size, trailer)
 
 
 # The source.
@@ -236,12 +278,20 @@ def _json_columns(members: Sequence[_Member], sidecars: Sequence[Mapping[str, by
     for member, side in zip(members, sidecars, strict=True):
         try:
             record = json.loads(side.get(".json", b"{}"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             name = naming.to_text(member.name)
             raise BrokenSourceError(f"{name}: the .json beside it is no JSON ({error})") from None
-        records.append(record if isinstance(record, dict) else {"json": record})
+        fields = record if isinstance(record, dict) else {"json": record}
+        records.append({name: _compact(value) for name, value in fields.items()})
     names = sorted({name for record in records for name in record})
+    if len(names) > _MOST_FIELDS:
+        raise BrokenSourceError(f"the .json files beside the images have {len(names)} fields, more than {_MOST_FIELDS}")
     return {name: column_of([record.get(name) for record in records]) for name in names}
+
+
+def _compact(value: Any) -> Any:
+    """A value as a column holds it: lists and objects as JSON, which takes a tenth of their memory."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
 
 # The graph.
@@ -255,26 +305,57 @@ def _reader(files: Sequence[storage.Local], members: Sequence[_Member]) -> Calla
 
     read_piece = region.reader(files)
     names, trailers = tf.constant([m.name for m in members]), tf.constant([m.trailer for m in members])
-    archives, offsets, sizes = (
-        tf.constant([getattr(member, name) for member in members], tf.int64) for name in ("archive", "offset", "size")
+    archives, offsets, sizes, inflated = (
+        tf.constant([getattr(member, name) for member in members], tf.int64)
+        for name in ("archive", "offset", "size", "inflated")
     )
-    deflated = any(member.trailer for member in members)
+    inflate = _inflater([member.size for member in members if member.trailer])
 
     def read(position: tf.Tensor) -> Element:
         piece = read_piece(*(tf.gather(values, position) for values in (archives, offsets, sizes)))
-        if deflated:
-            piece = _inflated(piece, tf.gather(trailers, position))
+        if inflate:
+            piece = inflate(piece, tf.gather(trailers, position), tf.gather(inflated, position))
         return {"filename": tf.gather(names, position), "encoded": piece}
 
     return read
 
 
-def _inflated(piece: tf.Tensor, trailer: tf.Tensor) -> tf.Tensor:
-    """A deflated member becomes a gzip file by a header and a trailer; with no trailer it is stored as it is."""
+def _inflater(sizes: Sequence[int]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] | None:
+    """A graph function that inflates members which are deflated to these sizes: their bytes, trailer and real size.
+
+    A member without a trailer is stored as it is. None if all are.
+    """
     import tensorflow as tf
 
-    whole = tf.strings.join([b"\x1f\x8b\x08\0\0\0\0\0\0\xff", piece, trailer])
-    return tf.cond(trailer == "", lambda: piece, lambda: tf.io.decode_compressed(whole, "GZIP"))
+    def small(piece: tf.Tensor, trailer: tf.Tensor, _size: tf.Tensor) -> tf.Tensor:
+        whole = tf.strings.join([b"\x1f\x8b\x08\0\0\0\0\0\0\xff", piece, trailer])  # a gzip file
+        return tf.io.decode_compressed(whole, "GZIP")
+
+    def large(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        content, right = tf.numpy_function(_inflate, (piece, trailer, size), (tf.string, tf.bool), stateful=False)
+        message = "the member is damaged, or larger than the archive says"
+        with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message])]):
+            return tf.reshape(tf.identity(content), ())
+
+    def any_size(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        fits = tf.strings.length(piece) <= _LARGEST_IN_GRAPH
+        return tf.cond(fits, lambda: small(piece, trailer, size), lambda: large(piece, trailer, size))
+
+    if not sizes:
+        return None
+    inflate = any_size if max(sizes) > _LARGEST_IN_GRAPH else small
+    return lambda piece, *more: tf.cond(more[0] == "", lambda: piece, lambda: inflate(piece, *more))
+
+
+def _inflate(piece: bytes, trailer: bytes, size: int) -> tuple[bytes, bool]:
+    """A deflated member inflated, no further than it should go; and whether it is what it should be."""
+    stream = isal_zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content: bytes = stream.decompress(piece, int(size) + 1)
+    except DEFLATE_ERROR:
+        return b"", False
+    right = stream.eof and len(content) == size and isal_zlib.crc32(content).to_bytes(4, "little") == trailer[:4]
+    return (content, True) if right else (b"", False)
 
 
 def _streamed(file: storage.Local, total: int, members: Sequence[_Member], columns: Mapping[str, Any]) -> Any:

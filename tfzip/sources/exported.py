@@ -24,9 +24,10 @@ _LEFT = ("prediction/", record.OUTPUT, "image/class/", "image/detection/", "trut
 def from_export(path: str, options: Options) -> Stream:
     """The records of an export, in order.
 
-    Raises SourceError if it holds no images.
+    Raises SourceError if it holds no images, CorruptError if TensorFlow could not read it safely.
     """
     export = open_export(path, options.source_split)
+    export.check_shards()
     if export.image_key not in export.features:
         raise SourceError(f"{path} was exported with --image none: it holds no images to predict")
     carried = {key: spec for key, spec in export.features.items() if not key.startswith(_LEFT)}
