@@ -453,7 +453,7 @@ class Index:
 
     def verify_crcs(self) -> str | None:
         """Read every entry against its CRC-32 and size; the first damaged one, or None."""
-        with self._reading(), open(self._local, "rb") as file:
+        with self._reading(), open(self._local.path, "rb") as file:
             damaged = (name for name, entry in self._entries.items() if not entries.is_whole(file, entry))
             return next(damaged, None)
 
