@@ -21,6 +21,7 @@ def exported(source, model, out, options, largest_file, dies_at):
         die_at(dies_at)
     code, said = 0, ""
     with interrupt.handled() as received:
+        open(f"{out}.begun", "w").close()
         try:
             opened = source() if callable(source) else source
             if model is None:
@@ -60,6 +61,7 @@ def die_at(operation):
 
 def begun(source, model, out, options, largest_file=None, dies_at=None):
     """Start an export in a process of its own."""
+    out.parent.joinpath(f"{out.name}.begun").unlink(missing_ok=True)
     process = METHOD.Process(target=exported, args=(source, model, str(out), options, largest_file, dies_at))
     process.start()
     return process
@@ -80,12 +82,16 @@ def finished(out):
 
 
 def stop_at_random(process, out, rng, number=signal.SIGKILL):
-    """Send a signal at any moment: now and then before there is anything, else while the next shards are written."""
-    wanted = finished(out) + rng.choice([0, 0, 1])
-    deadline = time.monotonic() + 120
-    while process.is_alive() and finished(out) < wanted and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(rng.random() * (2 if rng.random() < 0.3 else 0.1))
+    """Send a signal at any moment: now and then while the process begins, else while it writes its next shards."""
+    wanted, deadline = finished(out) + rng.choice([0, 1, 2]), time.monotonic() + 120
+    while number != signal.SIGKILL and not out.parent.joinpath(f"{out.name}.begun").exists():
+        time.sleep(0.001)  # until it handles signals
+    if rng.random() < 0.3:
+        time.sleep(rng.random())
+    else:
+        while process.is_alive() and finished(out) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.02)
     if process.is_alive():
         os.kill(process.pid, number)
     process.join(60)

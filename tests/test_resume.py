@@ -56,14 +56,14 @@ def stopped(source, model, out, options, shards):
 
 
 @pytest.mark.parametrize(
-    ("kills", "shard_records"), [(6, 40), pytest.param(30, 12, marks=pytest.mark.slow)], ids=["6", "30"]
+    ("kills", "shard_records"), [(6, 40), pytest.param(30, 6, marks=pytest.mark.slow)], ids=["6", "30"]
 )
 def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undisturbed, tmp_path, kills, shard_records):
     options = {**SHARDS, "shard_records": shard_records}
     out, expected = tmp_path / "out", undisturbed(**options)
     codes = killed.until_done(str(digits[0]), model, out, options, random.Random(kills), kills)
     assert codes[:-1] == [-signal.SIGKILL] * (len(codes) - 1)
-    assert len(codes) > kills * 2 / 3  # a machine may be so fast that it ends before
+    assert len(codes) > kills / 2  # a machine may be so fast that it ends before
     assert codes[-1] == 0
     assert killed.contents(out) == expected
     assert len(expected) == 1 + 1800 // shard_records
