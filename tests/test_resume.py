@@ -55,14 +55,18 @@ def stopped(source, model, out, options, shards):
     assert killed.finished(out) >= shards
 
 
-@pytest.mark.parametrize(("seed", "kills"), [(0, 6), pytest.param(1, 30, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undisturbed, tmp_path, seed, kills):
-    out, expected = tmp_path / "out", undisturbed(**SHARDS)
-    codes = killed.until_done(str(digits[0]), model, out, SHARDS, random.Random(seed), kills)
-    assert codes.count(-signal.SIGKILL) > kills * 2 / 3
+@pytest.mark.parametrize(
+    ("kills", "shard_records"), [(6, 40), pytest.param(30, 12, marks=pytest.mark.slow)], ids=["6", "30"]
+)
+def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undisturbed, tmp_path, kills, shard_records):
+    options = {**SHARDS, "shard_records": shard_records}
+    out, expected = tmp_path / "out", undisturbed(**options)
+    codes = killed.until_done(str(digits[0]), model, out, options, random.Random(kills), kills)
+    assert codes[:-1] == [-signal.SIGKILL] * (len(codes) - 1)
+    assert len(codes) > kills * 2 / 3  # a machine may be so fast that it ends before
     assert codes[-1] == 0
     assert killed.contents(out) == expected
-    assert len(expected) == 46
+    assert len(expected) == 1 + 1800 // shard_records
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -74,7 +78,7 @@ def test_stopped_by_a_signal_it_says_so_and_goes_on(digits, model, undisturbed, 
     assert killed.contents(out) == expected
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [11, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("more", [{}, {"layout": "tfx"}, {"overwrite": True}], ids=["flat", "tfx", "overwrite"])
 def test_killed_before_any_change_to_a_file_it_goes_on(digits, model, undisturbed, tmp_path, more, step):
     """Each change in turn: nothing half done is ever under a final name, and the end is the same."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import IO, NamedTuple
 
@@ -24,6 +25,7 @@ _END = struct.Struct("<4s4H2LH")  # 4.3.16
 _ZIP64_ID, _PADDING_ID = 1, 0xD935  # extra fields: numbers of 64 bits; zeros, as Android's zipalign puts them
 _LARGEST = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)  # stands for what is larger, and is told elsewhere in 64 bits
 
+_PIECE = 1 << 14  # bytes of a deflated entry at once, which may come to a thousand times as many
 _MOST_BYTES = 1 << 16  # of the directory, which has some twenty entries
 _VERSIONS = (20, 45)  # needed to read an entry: 45 has zip64
 _MADE_BY = [3 << 8 | version for version in _VERSIONS]  # as if on Unix
@@ -68,6 +70,22 @@ def read_entries(file: IO[bytes]) -> dict[str, Entry]:
         return _entries(file)
     except (struct.error, UnicodeDecodeError):
         raise CorruptError("its directory is damaged") from None
+
+
+def is_whole(file: IO[bytes], entry: Entry) -> bool:
+    """Whether an entry's bytes come to the size and the CRC that it tells, and end where it does."""
+    file.seek(entry.begin)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    left, size, crc = entry.stored, 0, 0
+    while left and size <= entry.size and (data := file.read(min(left, _PIECE))):
+        left -= len(data)
+        try:
+            part = stream.decompress(data) if entry.method == DEFLATED else data
+        except zlib.error:
+            return False
+        size, crc = size + len(part), zlib.crc32(part, crc)
+    ended = entry.method == STORED or (stream.eof and not stream.unused_data)
+    return ended and (left, size, crc) == (0, entry.size, entry.crc)
 
 
 def _entries(file: IO[bytes]) -> dict[str, Entry]:

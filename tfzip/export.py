@@ -200,13 +200,13 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
 def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> BaseException:
     """The error with what is left; nothing is left where there is nothing to keep."""
     if not kept:
-        with contextlib.suppress(*storage.errors()):
+        with contextlib.suppress(OSError):
             layout.clear()
     then = "the same command goes on after what is finished" if kept else "nothing is left of this export"
     if isinstance(error, KeyboardInterrupt):
         return KeyboardInterrupt(f"interrupted; {then}")
-    if isinstance(error, storage.errors()) and not isinstance(error, TfzipError):
-        return OutputError(f"{layout.out} can no longer be written: {storage.reason(error)}; {then}")
+    if isinstance(error, OSError) and not isinstance(error, TfzipError):
+        return OutputError(f"{layout.out} can no longer be written: {error.strerror or error}; {then}")
     return type(error)(f"{error}\n{then[0].upper()}{then[1:]}") if kept and isinstance(error, TfzipError) else error
 
 

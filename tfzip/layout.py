@@ -111,13 +111,13 @@ class Layout:
                 stack.enter_context(lock.held(self._work, self.out))
             except UsageError:
                 raise
-            except storage.errors() as error:
-                raise UsageError(f"{self.out}: cannot write there ({storage.reason(error)})") from None
+            except OSError as error:
+                raise UsageError(f"{self.out}: cannot write there ({error.strerror})") from None
             self._finish_publishing()
             try:
                 yield
             finally:
-                with contextlib.suppress(*storage.errors()):
+                with contextlib.suppress(OSError):
                     if not self.is_unfinished:
                         self.clear()
 

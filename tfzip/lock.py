@@ -69,7 +69,7 @@ def _signs_of_life(folder: str, out: str) -> Iterator[None]:
 
 def _beat(folder: str, done: threading.Event) -> None:
     while not done.wait(_BEAT):
-        with contextlib.suppress(*storage.errors()):  # the next may get through
+        with contextlib.suppress(OSError):  # the next may get through
             _sign(folder)
 
 
@@ -81,7 +81,7 @@ def _sign(folder: str) -> None:
 
 def _holder(folder: str) -> dict[str, Any]:
     """Who holds the lock; empty if nobody says so."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, *storage.errors()):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         with storage.open(storage.join(folder, HOLDER), "r") as file:
             holder = json.loads(file.read())
         return {"host": str(holder["host"]), "process": int(holder["process"]), "time": float(holder["time"])}

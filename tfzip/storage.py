@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
@@ -241,21 +240,10 @@ def write_whole(path: str, content: bytes) -> None:
     sync_folder(path.rpartition("/")[0] or ".")
 
 
-def errors() -> tuple[type[Exception], ...]:
-    """What a file system raises: OSError, and TensorFlow's errors once a remote path has been used."""
-    tensorflow = sys.modules.get("tensorflow")
-    return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
-
-
-def reason(error: Exception) -> str:
-    """What a file system says is wrong, without its numbers and paths."""
-    return str(getattr(error, "strerror", None) or getattr(error, "message", None) or error)
-
-
 def remove_empty(folders: Iterable[str]) -> None:
     """Delete those of the folders that are empty, in this order."""
     for folder in folders:
-        with contextlib.suppress(*errors()):
+        with contextlib.suppress(OSError):
             if is_local(folder):
                 os.rmdir(folder)
             elif isdir(folder) and not listdir(folder):
