@@ -200,7 +200,7 @@ def different(export):
     return 0, other
 
 
-SLOW = ("preprocess", "half precision", "an open size", "a fixed batch", "a saved model")
+SLOW = ("multiclass", "preprocess", "half precision", "an open size", "a fixed batch", "a saved model")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in MODELS])
@@ -250,7 +250,9 @@ def test_every_output_is_compared(made, tmp_path):
         assert problem.startswith(f"{export[row].filename}: output {key}")
 
 
-@pytest.mark.parametrize(("name", "least"), [("multiclass", 5e-5), ("half precision", 5e-3)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("multiclass", 5e-5), pytest.param("half precision", 5e-3, marks=pytest.mark.slow)]
+)
 def test_low_bits_are_no_difference(made, tmp_path, name, least):
     export, model, _ = made(name)
 
