@@ -161,6 +161,7 @@ def save_rows(path, examples, writer):
         "truth": column(record.TRUTH_LABEL, UNKNOWN, np.int32),
         "confidence": np.array([confidence(found) for found in records], np.float32),
         **{name: np.zeros(len(records), np.float32) for name in ("margin", "entropy")},
+        "nonfinite": np.zeros(len(records), bool),
         **writer.locations,
     }
     if record.SCORES in records[0]:

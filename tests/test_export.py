@@ -318,7 +318,7 @@ def test_bad_files_cost_one_line_each_and_no_good_one(salted, digits_model, tmp_
     assert all(failure.error for failure in export.failures)
     counts = export.manifest["counts"]
     assert counts == {
-        "images": len(good) + len(bad), "records": len(good), "failures": len(bad), "ignored": 2
+        "images": len(good) + len(bad), "records": len(good), "failures": len(bad), "ignored": 2, "nonfinite": 0
     }  # fmt: skip
     assert tfzip.verify(export) == []
     # Those of the same bytes have the same scores, whoever failed beside them.

@@ -44,6 +44,7 @@ ROW = st.fixed_dictionaries(
         "margin": FLOAT,
         "entropy": FLOAT,
         "truth": st.integers(-1, 2**31 - 1),
+        "nonfinite": st.booleans(),
         "scores": st.lists(FLOAT, min_size=3, max_size=3),
     }
 )
@@ -63,6 +64,7 @@ def row(filename, **values):
         "margin": 0.25,
         "entropy": 0.125,
         "truth": -1,
+        "nonfinite": False,
         "scores": [0.5, 0.25, 0.25],
         **values,
     }
@@ -165,6 +167,7 @@ def test_metadata_csv_says_the_same_for_people(parts):
             assert r["truth_text"] in (read["truth"].encode(), unquote_to_bytes(read["truth"]))
             assert read["prediction"].encode() == r["prediction"]
             assert read["label"] == ("" if r["label"] == -1 else str(r["label"]))
+            assert read["nonfinite"] == ("1" if r["nonfinite"] else "")
             assert [int(read[name]) for name in ("shard", "offset", "size", "start")] == [
                 shard,
                 r["offset"],
@@ -319,7 +322,9 @@ def write_export(folder, filenames):
     shard = "images-train.tfrecord-00000-of-00001.gz"
     with ShardWriter(str(folder / shard), "gzip") as writer:
         writer.write(serialized(name) for name in filenames)
-    numbers = dict.fromkeys(("label", "confidence", "margin", "entropy", "truth"), np.zeros(len(filenames)))
+    numbers = dict.fromkeys(
+        ("label", "confidence", "margin", "entropy", "truth", "nonfinite"), np.zeros(len(filenames))
+    )
     texts = dict.fromkeys(("prediction", "truth_text"), [b""] * len(filenames))
     part = str(folder / "rows.npz")
     save_part(part, {**numbers, **writer.locations}, {"filename": filenames, **texts})
@@ -331,7 +336,7 @@ def write_export(folder, filenames):
         "split": "train",
         "layout": "flat",
         "compression": "gzip",
-        "counts": {"images": len(filenames), "records": len(filenames), "failures": 0, "ignored": 0},
+        "counts": {"images": len(filenames), "records": len(filenames), "failures": 0, "ignored": 0, "nonfinite": 0},
         "source": {"kind": "items", "labels": "none"},
         "task": "raw",
         "threshold": None,

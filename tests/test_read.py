@@ -60,7 +60,8 @@ def test_what_is_not_there_is_said_to_be_missing(export):
 def test_the_columns_are_those_of_the_records(export):
     metadata = export.metadata
     assert list(metadata) == [
-        "filename", "shard", "offset", "size", "start", "label", "confidence", "margin", "entropy", "truth", "scores"
+        "filename", "shard", "offset", "size", "start", "label", "confidence", "margin", "entropy", "truth",
+        "nonfinite", "scores",
     ]  # fmt: skip
     with pytest.raises(KeyError, match="no column 'colour'"):
         metadata["colour"]

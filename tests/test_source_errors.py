@@ -337,7 +337,7 @@ def test_a_record_of_a_name_that_came_before_fails_and_names_both(few, export, t
     places = [f"record 1 of {tmp_path}/old-1", f"record 1 of {tmp_path}/old-0"]
     assert failure.error == " has the name of ".join(places) or "shuffle" in options
     assert all(place in failure.error for place in places)
-    assert made.manifest["counts"] == {"images": 4, "records": 3, "failures": 1, "ignored": 0}
+    assert made.manifest["counts"] == {"images": 4, "records": 3, "failures": 1, "ignored": 0, "nonfinite": 0}
     assert tfzip.verify(made) == []
 
 

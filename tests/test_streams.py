@@ -84,7 +84,7 @@ def test_a_share_of_failures_is_that_of_all_that_came(few, export, tmp_path, all
         assert not (tmp_path / "out" / "index.zip").exists()
     else:
         made = export(stream, max_failures=allowed, batch_size=8)
-        counts = {"images": 40, "records": 40 - bad, "failures": bad, "ignored": 0}
+        counts = {"images": 40, "records": 40 - bad, "failures": bad, "ignored": 0, "nonfinite": 0}
         assert made.manifest["counts"] == counts
         assert [failure.filename for failure in made.failures] == few.names[:bad]
 

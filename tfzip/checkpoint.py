@@ -59,7 +59,7 @@ def begin(layout: Layout, job: Job) -> None:
     layout.clear()
     if isinstance(job.source, Listed) and job.source.stamps is not None:
         planned.save(layout.work_items, job.source)
-    storage.write_whole(layout.work_plan, json.dumps(_facts(job), indent=2).encode())
+    _save_plan(layout, job)
 
 
 def as_planned(layout: Layout, source: Listed | Stream) -> Listed | Stream:
@@ -74,7 +74,9 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
 
     Raises OutputExistsError, which names the differences, if that is another export.
     """
-    old = _plan(layout)
+    old, on_nonfinite = _plan(layout), flag("on_nonfinite")
+    if old.get(on_nonfinite) == "fail":  # then the finished shards hold nothing that could be kept or left out
+        old[on_nonfinite] = job.options.on_nonfinite
     kept = {name: old[name] for name in ("batch_size", "parallel") if getattr(job.options, name) == "auto"}
     job = dataclasses.replace(job, **kept)
     differences = list(_differences(old, json.loads(json.dumps(_facts(job)))))
@@ -83,9 +85,14 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
             f"{layout.out} holds an unfinished export of another kind: {'; '.join(differences)}.\n"
             "Call it as it was called before, give another folder, or --overwrite to begin anew"
         )
+    _save_plan(layout, job)
     if job.predictor.stateful:  # what it says of an image hangs on all that came before
         return job, []
     return job, _done(layout, job.plan.shards if job.plan else None)
+
+
+def _save_plan(layout: Layout, job: Job) -> None:
+    storage.write_whole(layout.work_plan, json.dumps(_facts(job), indent=2).encode())
 
 
 def _plan(layout: Layout) -> dict[str, Any]:

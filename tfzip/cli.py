@@ -322,6 +322,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add(group, "batch_size", "images in a batch", type=number, metavar="N")
     add(group, "parallel", "batches at a time", type=number, metavar="N")
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
+    add(
+        group,
+        "on_nonfinite",
+        "keep, and mark in the index, a prediction that holds NaN or infinity; quarantine: it is a failure; fail: stop",
+        metavar="HOW",
+    )
     add(group, "max_failures", "stop if more images fail: a number, or a percentage as in 5%%", metavar="N")
     switch(group, "dry_run", "only say what would be done")
     switch(group, "quiet", "no progress, no summary")

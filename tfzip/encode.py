@@ -18,7 +18,9 @@ from tfzip.formats import image_format
 from tfzip.record import ENCODED, FeatureSpec
 from tfzip.sources import Element
 
-ROW = ("slot", "filename", "label", "text", "confidence", "margin", "entropy", "truth", "truth_text")
+ROW = (
+    "slot", "filename", "label", "text", "confidence", "margin", "entropy", "nonfinite", "truth", "truth_text",
+)  # fmt: skip
 """What leaves the graph beside the serialized records, for the index; the truth where the source knows it."""
 
 _LISTS = {

@@ -323,7 +323,9 @@ def _write_index(
     job: Job, layout: Layout, described: str, shards: Sequence[Shard], failures: Sequence[Failure]
 ) -> None:
     parts = [layout.work_rows(shard) for shard in range(len(shards))]
-    index.write_index(layout.work_index, manifest(job, shards, failures), job.names, described, parts, failures)
+    nonfinite = sum(int(index.Part(part, shard).column("nonfinite").sum()) for shard, part in enumerate(parts))
+    facts = manifest(job, shards, failures, nonfinite)
+    index.write_index(layout.work_index, facts, job.names, described, parts, failures)
 
 
 def _write_run(layout: Layout, started: float, images: int) -> None:

@@ -43,6 +43,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "margin": np.float32,
     "entropy": np.float32,
     "truth": np.int32,
+    "nonfinite": np.bool_,
 }
 """One value a record. `scores`, [records, classes], is there too for up to `record.INDEXED_SCORES` classes."""
 
@@ -52,6 +53,7 @@ METADATA_FIELDS = (
     "confidence",
     "label",
     "truth",
+    "nonfinite",
     "shard",
     "offset",
     "size",
@@ -70,7 +72,7 @@ _USUAL_ROW = 1 << 16  # on average, in a long table
 _CHUNK = 1 << 20
 _LARGEST_NPY_HEADER = 1 << 10
 _NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|u1|<[iuf][248])', 'fortran_order': False, "
+    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|[bu]1|<[iuf][248])', 'fortran_order': False, "
     rb"'shape': \((?P<rows>[0-9]{1,18}),( (?P<width>[0-9]{1,18}))?\), \} *\n",
     re.DOTALL,
 )
@@ -227,6 +229,7 @@ def _metadata_lines(tables: Sequence[Part]) -> Iterator[str]:
                 shown_confidences(table.column("confidence")),
                 shown_labels(table.column("label")),
                 [to_text(text) for text in table.texts("truth_text")],
+                ["1" if odd else "" for odd in table.column("nonfinite").tolist()],
                 *(table.column(name).tolist() for name in ("shard", "offset", "size", "start")),
                 strict=True,
             )

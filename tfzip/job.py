@@ -42,6 +42,7 @@ class Job:
     task: Task
     names: tuple[str, ...]
     names_origin: str
+    predicted: Mapping[str, FeatureSpec]
     written: Mapping[str, FeatureSpec]
     carried: Mapping[str, FeatureSpec]
     plan: Plan | None
@@ -106,6 +107,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         task=task,
         names=known,
         names_origin=names.origin(known),
+        predicted=forecast.features,
         written=written,
         carried=carried,
         plan=_plan(source, options, task.classes),
@@ -324,8 +326,11 @@ def _batch_size(options: Options, given: Input, streamed: bool) -> int:
     return min(largest, 1 << (fitting.bit_length() - 1))
 
 
-def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> dict[str, Any]:
-    """What manifest.json says (`schemas/manifest.schema.json`); nothing in it depends on when or where."""
+def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure], nonfinite: int) -> dict[str, Any]:
+    """What manifest.json says (`schemas/manifest.schema.json`); nothing in it depends on when or where.
+
+    `nonfinite` is how many records have a prediction that is not finite.
+    """
     options, ready, task = job.options, job.predictor, job.task
     return {
         "format_version": record.FORMAT_VERSION,
@@ -339,6 +344,7 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure]) -> 
             "records": sum(shard.records for shard in shards),
             "failures": len(failures),
             "ignored": job.source.ignored,
+            "nonfinite": nonfinite,
         },
         "source": {"kind": job.source.kind, "labels": options.source_labels},
         "task": task.name,

@@ -42,7 +42,7 @@ _FORM = {
     "split": _NAME,
     "layout": {"flat", "tfx"},
     "compression": {"gzip", "none"},
-    "counts": dict.fromkeys(("images", "records", "failures", "ignored"), _COUNT),
+    "counts": dict.fromkeys(("images", "records", "failures", "ignored", "nonfinite"), _COUNT),
     "source": {"kind": str, "labels": str},
     "task": {"multiclass", "binary", "multilabel", "detection", "raw"},
     "threshold": (None, float),
@@ -91,6 +91,10 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     counts, shards = manifest["counts"], manifest["shards"]
     if counts["images"] != counts["records"] + counts["failures"]:
         raise CorruptError(f"{counts['images']} images are not {counts['records']} records and as many failures")
+    if counts["nonfinite"] > counts["records"]:
+        raise CorruptError(
+            f"{counts['nonfinite']} of {counts['records']} records cannot have a prediction not a number"
+        )
     if not shards or sum(shard["records"] for shard in shards) != counts["records"]:
         raise CorruptError(f"its shards do not hold {counts['records']} records together")
     for number, shard in enumerate(shards):

@@ -35,6 +35,7 @@ EXIF_ORIENTATIONS = ("ignore", "apply")
 ALPHAS = ("drop", "white", "black")
 SOURCE_LABELS = ("none", "folder")
 COMPRESSIONS = ("gzip", "none")
+ON_NONFINITE = ("keep", "fail", "quarantine")
 ON_ERROR = ("quarantine", "fail")
 
 _CHOICES = {
@@ -49,6 +50,7 @@ _CHOICES = {
     "layout": LAYOUTS,
     "compression": COMPRESSIONS,
     "on_error": ON_ERROR,
+    "on_nonfinite": ON_NONFINITE,
 }
 _MOST = {"shards": 99_999, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -99,6 +101,7 @@ class Options:
     parallel: str | int = "auto"
     on_error: str = "quarantine"
     max_failures: str | int | None = None
+    on_nonfinite: str = "keep"
     overwrite: bool = False
     limit: int | None = None
     dry_run: bool = False

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tfzip import join, naming
 from tfzip.checkpoint import Done
-from tfzip.errors import BrokenSourceError
+from tfzip.errors import BrokenSourceError, DataError
 from tfzip.job import Job
 from tfzip.plan import Positions
 from tfzip.record import Failure
@@ -26,6 +26,22 @@ class Outcome(NamedTuple):
     slots: npt.NDArray[np.int64]
     rows: Rows
     failures: list[Failure]
+
+
+NONFINITE = "its prediction is not a number: it holds NaN or infinity"
+
+
+def sifted(outcome: Outcome, on_nonfinite: str) -> Outcome:
+    """The outcome, rows failed whose prediction is not finite unless these are to `keep`; DataError if to `fail`."""
+    slots, rows, failures = outcome
+    odd = np.flatnonzero(rows["nonfinite"])
+    if on_nonfinite == "keep" or not len(odd):
+        return outcome
+    names = [naming.to_str(name) for name in rows["filename"][odd].tolist()]
+    if on_nonfinite == "fail":
+        raise DataError(f"{naming.shown(names[0])}: {NONFINITE} (--on-nonfinite keep or quarantine goes on)")
+    kept = {name: np.delete(values, odd, axis=0) for name, values in rows.items()}
+    return Outcome(slots, kept, failures + [Failure(name, "predict", NONFINITE) for name in names])
 
 
 class Watch:

@@ -26,7 +26,7 @@ from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError, reason
 from tfzip.job import Job
-from tfzip.outcome import Outcome, Rows, Watch
+from tfzip.outcome import Outcome, Rows, Watch, sifted
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
 
@@ -57,10 +57,8 @@ class Stages:
             bound=Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
             only_usual=only_usual,
         )
-        if job.given is None:
-            self._predict = predict.predicter(ready, job.prepare, job.task)
-        else:
-            self._predict = join.predicter(job.task)
+        made = predict.predicter(ready, job.prepare, job.task) if job.given is None else join.predicter(job.task)
+        self._predict = predict.marked(made, job.predicted)
         carried = job.source.carried
         encode_batch = encode.encoder(
             job.written,
@@ -228,7 +226,7 @@ def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
         if slots[0] < first:
             watch.see_again(slots, hashes[0])
         else:
-            yield watch.see(_outcome(stages, items, slots, rows))
+            yield watch.see(sifted(_outcome(stages, items, slots, rows), job.options.on_nonfinite))
     watch.finish()
 
 

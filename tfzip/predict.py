@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfzip import record
 from tfzip.predictor import Predictor
-from tfzip.record import UNKNOWN
+from tfzip.record import UNKNOWN, FeatureSpec
 from tfzip.sources import Element
 from tfzip.tasks import Task
 
@@ -44,6 +44,8 @@ def predicter(
 ) -> Callable[[Element], Element]:
     """A graph function over a batch: its `pixels`, or for a model of strings its `encoded`, become features.
 
+    Of scores that are not all finite no class is the most probable: the label is UNKNOWN, the confidence NaN.
+
     Features are named as in `record`. Beside them stand the values that the index needs: `label`, `confidence`,
     `margin`, `entropy`, `text` (and `scores`).
     """
@@ -56,6 +58,28 @@ def predicter(
         return batch | prediction | {record.OUTPUT + name: _flat(value) for name, value in outputs.items()}
 
     return predict
+
+
+def marked(function: Callable[[Element], Element], features: Mapping[str, FeatureSpec]) -> Callable[[Element], Element]:
+    """A graph function that also adds `nonfinite` [B]: whether one of the features it adds holds NaN or infinity."""
+    floats = sorted(key for key, spec in features.items() if spec.dtype == "float")
+
+    def predict(batch: Element) -> Element:
+        batch = function(batch)
+        finite = tf.fill(tf.shape(batch["slot"]), True)
+        for key in floats:
+            finite &= _is_finite(batch[key])
+        return {**batch, "nonfinite": ~finite}
+
+    return predict
+
+
+def _is_finite(values: Any) -> tf.Tensor:
+    """Whether all values of each row, [B, ...] or ragged, are finite as a float32, in which they are written."""
+    if isinstance(values, tf.RaggedTensor):
+        return tf.reduce_all(tf.math.is_finite(tf.cast(values, tf.float32)), axis=list(range(1, values.shape.rank)))
+    flat = tf.reshape(tf.cast(values, tf.float32), (tf.shape(values)[0], -1))
+    return tf.reduce_all(tf.math.is_finite(flat), axis=1)
 
 
 def read(task: Task, slots: tf.Tensor, *outputs: Any) -> Element:
@@ -91,9 +115,11 @@ def names_of(labels: tf.Tensor, task: Task) -> tf.Tensor:
 
 def _multiclass(task: Task, _slots: tf.Tensor, output: tf.Tensor) -> Element:
     scores = _probabilities(output, task)
+    finite = _is_finite(scores)
     first, second = tf.unstack(tf.math.top_k(scores, 2).values, axis=1)
-    label = tf.argmax(scores, axis=1)
-    text = names_of(label, task)
+    first = tf.where(finite, first, float("nan"))
+    label = tf.where(finite, tf.argmax(scores, axis=1), UNKNOWN)
+    text = tf.where(finite, names_of(label, task), "")
     return {
         record.LABEL: label,
         record.TEXT: text,
@@ -113,6 +139,7 @@ def _multilabel(task: Task, slots: tf.Tensor, output: tf.Tensor) -> Element:
     labels = _by_row(chosen[:, 1], chosen, slots)
     texts = labels.with_flat_values(names_of(labels.flat_values, task))
     surest = tf.reduce_min(tf.maximum(scores, 1 - scores), axis=1)
+    surest = tf.where(_is_finite(scores), surest, float("nan"))
     return {
         record.LABELS: labels,
         record.TEXTS: texts,
@@ -130,15 +157,20 @@ def _detection(
     task: Task, slots: tf.Tensor, boxes: Any, scores: Any, classes: Any, number: tf.Tensor | None = None
 ) -> Element:
     boxes, scores, classes = (_dense(output) for output in (boxes, scores, classes))
-    scores = tf.cast(scores, tf.float32)
-    found = scores >= task.threshold
+    scores, sound = tf.cast(scores, tf.float32), _is_number(classes)
+    found = (scores >= task.threshold) | tf.math.is_nan(scores)  # what is not a number is written, so that it shows
     if number is not None:  # of the first so many; the others only fill up
-        found &= tf.range(tf.shape(scores)[1]) < tf.cast(tf.reshape(number, (-1, 1)), tf.int32)
+        number = tf.reshape(number, (-1, 1))
+        found &= (tf.range(tf.shape(scores)[1]) < tf.cast(number, tf.int32)) | ~_is_number(number)
+        sound &= _is_number(number)
+    scores = tf.where(found & ~sound, float("nan"), scores)
     chosen = tf.where(found)  # [:, (row, box)], in the order of rows
     corners = tf.cast(tf.gather_nd(boxes, chosen), tf.float32)
+    classes = tf.where(_is_number(classes), classes, tf.cast(UNKNOWN, classes.dtype))
     labels = tf.cast(tf.round(tf.gather_nd(classes, chosen)), tf.int64)  # the Object Detection API has them as floats
     texts = _by_row(names_of(labels, task), chosen, slots)
-    highest = tf.reduce_max(tf.where(found, scores, float("-inf")), axis=1)
+    sure = found & tf.math.is_finite(scores)
+    highest = tf.reduce_max(tf.where(sure, scores, float("-inf")), axis=1)
     return {
         **{key: _by_row(corners[:, i], chosen, slots) for i, key in enumerate(record.BOXES)},
         record.DETECTED_LABEL: _by_row(labels, chosen, slots),
@@ -146,8 +178,12 @@ def _detection(
         record.DETECTED_SCORE: _by_row(tf.gather_nd(scores, chosen), chosen, slots),
         **_no_label(slots),
         "text": tf.strings.reduce_join(texts, axis=1, separator="|"),
-        "confidence": tf.where(tf.reduce_any(found, axis=1), highest, float("nan")),
+        "confidence": tf.where(tf.reduce_any(sure, axis=1), highest, float("nan")),
     }
+
+
+def _is_number(values: tf.Tensor) -> tf.Tensor:
+    return tf.math.is_finite(values) if values.dtype.is_floating else tf.ones_like(values, tf.bool)
 
 
 def _dense(output: Any) -> tf.Tensor:

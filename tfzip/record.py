@@ -98,7 +98,8 @@ class Prediction(NamedTuple):
 
     Multiclass and binary: `label`, `text`, `confidence`, `scores`. Multilabel: `labels`, `texts`, `confidence`,
     `scores`. Detection: for each box `boxes` [N, 4] (ymin, xmin, ymax, xmax), `labels`, `texts` and `scores`, and the
-    highest score as `confidence`, None if there is no box. Raw: nothing but the record's `outputs`.
+    highest score as `confidence`, None if there is no box. Where scores are not all finite, the `label` is -1 and the
+    `confidence` NaN; boxes with such a score are listed. Raw: nothing but the record's `outputs`.
     """
 
     confidence: float | None = None
@@ -245,7 +246,7 @@ def _detections(features: Mapping[str, list[Any]]) -> Prediction:
     if any(len(side) != len(scores) for side in sides):
         raise CorruptError(f"the features {', '.join(BOXES)} and {DETECTED_SCORE} are not equally long")
     return Prediction(
-        confidence=max(features[DETECTED_SCORE], default=None),
+        confidence=max(filter(math.isfinite, features[DETECTED_SCORE]), default=None),
         labels=features[DETECTED_LABEL],
         texts=[_text(text) for text in features[DETECTED_TEXT]],
         scores=scores,

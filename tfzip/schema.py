@@ -51,7 +51,7 @@ def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, classes
             feature.shape.dim.add(size=size)
     if key == record.ENCODED:
         feature.image_domain.SetInParent()
-    elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):
+    elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):  # UNKNOWN, of scores not a number, is an anomaly
         feature.int_domain.min = record.UNKNOWN if key == record.TRUTH_LABEL else 0
         if classes:
             feature.int_domain.max = classes - 1

@@ -36,8 +36,7 @@ def summary(export: Export, command: str) -> str:
         lines.append(
             f"{_count(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
         )
-    if CONFIDENCE in export.features and (odd := int((~np.isfinite(export.metadata["confidence"])).sum())):
-        lines.append(f"{_count(odd, 'record')} with a prediction that is not a number")
+    lines += _nonfinite_lines(export)
     if run := export.run:
         lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
     lines.append(f"next: {command} inspect {export.path}")
@@ -65,6 +64,8 @@ def inspection(export: Export) -> str:
         *_table([[s["file"], f"{s['records']} records", f"{s['bytes']} bytes"] for s in facts["shards"]]),
     ]
     lines += ["", "features", *_table([[key, *_feature(spec)] for key, spec in facts["features"].items()])]
+    if odd := _nonfinite_lines(export):
+        lines += ["", *odd]
     if counts["failures"]:
         lines += ["", "failures", *_failure_lines(export)]
     return "\n".join(naming.printable(line).rstrip() for line in lines)
@@ -234,6 +235,18 @@ def _failure_lines(export: Export) -> list[str]:
     lines = [f"{naming.shown(f.filename)}: {f.stage}: {f.error}" for f in shown]
     more = export.manifest["counts"]["failures"] - len(lines)
     return lines + ([f"and {more} more"] if more else [])
+
+
+def _nonfinite_lines(export: Export) -> list[str]:
+    """How many predictions are not finite, and of which images."""
+    count = export.manifest["counts"]["nonfinite"]
+    if not count:
+        return []
+    rows = itertools.islice(np.flatnonzero(export.metadata["nonfinite"]).tolist(), _FAILURES_SHOWN)
+    lines = [naming.shown(naming.to_str(export._index.filename(row))) for row in rows]
+    lines += [f"and {count - len(lines)} more"] if count > len(lines) else []
+    first = f"{_count(count, 'prediction')} not a number: NaN or infinity is in it (nonfinite in metadata.csv)"
+    return [first, *(f"  {line}" for line in lines)]
 
 
 def unwritten(found: Sequence[tuple[str, str]], out: str) -> str:

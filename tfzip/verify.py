@@ -15,7 +15,7 @@ from tfzip import framing, naming
 from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
 from tfzip.read import Export
-from tfzip.record import UNKNOWN, Location, Record, parse_record
+from tfzip.record import UNKNOWN, Location, Prediction, Record, parse_record
 
 SAMPLE = 100
 """Images that are run through a model again, if not asked otherwise."""
@@ -93,6 +93,8 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
     if index.text("labels.txt") != "".join(f"{name}\n" for name in manifest["labels"]["names"]):
         yield "index.zip: labels.txt does not hold the manifest's names"
+    if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
+        yield "index.zip: the manifest counts other predictions that are not a number"
     names = index.filenames()
     hashes = np.array([hash_filename(name) for name in names], np.uint64)
     order = np.argsort(hashes, kind="stable")
@@ -196,11 +198,25 @@ def _value_problems(
     values: dict[str, Any] = {"label": label, "confidence": confidence, "truth": truth.label if truth else UNKNOWN}
     if "scores" in index.column_names:
         values["scores"] = prediction.scores
+    odd = bool(index.column("nonfinite")[row])
+    values["nonfinite"] = odd if _must_be_odd(prediction) <= odd <= _may_be_odd(record) else not odd
     for name, value in values.items():
         if not np.array_equal(index.column(name)[row], value, equal_nan=True):
             yield f"its {name} is not the index's"
     if told != _row_of(record, location, values, told["truth"]):
         yield "its row in metadata.csv is another"
+
+
+def _must_be_odd(prediction: Prediction) -> bool:
+    """Whether a prediction is not finite."""
+    parts = (prediction.confidence, prediction.scores, prediction.boxes)
+    return any(part is not None and not np.isfinite(part).all() for part in parts)
+
+
+def _may_be_odd(record: Record) -> bool:
+    """Whether it may count as that: an output of the same name may be of an export that was the source of this one."""
+    outputs = (np.asarray(output) for output in record.outputs.values())
+    return _must_be_odd(record.prediction) or any(o.dtype.kind == "f" and not np.isfinite(o).all() for o in outputs)
 
 
 def _row_of(record: Record, location: Location, values: Mapping[str, Any], truth: str) -> dict[str, str]:
@@ -213,5 +229,6 @@ def _row_of(record: Record, location: Location, values: Mapping[str, Any], truth
         "confidence": shown_confidences(values["confidence"].reshape(1))[0],
         "label": shown_labels(np.array([values["label"]]))[0],
         "truth": truth if is_same else known,
+        "nonfinite": "1" if values["nonfinite"] else "",
         **{name: str(place) for name, place in location._asdict().items()},
     }
