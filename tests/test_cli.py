@@ -215,6 +215,19 @@ def test_debug_shows_where(workshop, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_names_that_the_terminal_cannot_show_are_escaped(workshop, digits, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "\u65e5\u672c.png").write_bytes((digits[0] / "0/0000.png").read_bytes())
+    (tmp_path / "in" / "\u65e5.png").write_bytes(b"no image")
+    command = [sys.executable, "-m", "tfzip", "export", str(tmp_path / "in"), "--model", "M.keras", "--out"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(
+        [*command, str(tmp_path / "out")], cwd=workshop, env=environment, capture_output=True, encoding="cp1252"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u65e5.png: decode:" in done.stdout
+
+
 def test_quiet_says_nothing(workshop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(workshop)
     command = ["export", "D", "--model", "M.keras", "--out", str(tmp_path / "out"), "--limit", "20", "--quiet"]
@@ -269,6 +282,54 @@ def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path
         "tfzip.*: interrupted; the same command goes on after what is finished", errors.splitlines()[-1]
     )
     assert sorted(path.name for path in out.iterdir()) == [".tfzip"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_what_calls_python_from_the_graph(digits, tmp_path, number):
+    (tmp_path / "calling.py").write_text(
+        "import time, tensorflow as tf\n"
+        "def slow(values):\n"
+        "    time.sleep(0.1)\n"
+        "    return values\n"
+        "def model(batch):\n"
+        "    sure = tf.numpy_function(slow, [tf.reduce_mean(batch, (1, 2))[:, 0] / 255], tf.float32)\n"
+        "    sure = tf.ensure_shape(sure, (None,))\n"
+        "    return tf.stack([sure, 1 - sure], 1)\n"
+    )
+    how = ["--image-size", "8x8", "--scale", "raw", "--task", "multiclass", "--scores", "probabilities"]
+    how += ["--batch-size", "4", "--shard-records", "16"]
+    command = ["export", str(digits[0]), "--model", "calling:model", "--out", "out", *how]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfzip", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out" / ".tfzip" / "rows-00001.npz").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "interrupted; the same command goes on" in errors.splitlines()[-1]
+
+
+def test_signals_that_are_ignored_or_others_stop_nothing(digits, tmp_path):
+    (tmp_path / "ringing.py").write_text(
+        "import os, signal, time, tensorflow as tf\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "def ring(values):\n"
+        "    os.kill(os.getpid(), signal.SIGALRM)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(5)\n"
+        "    return values\n"
+        "def model(batch):\n"
+        "    sure = tf.numpy_function(ring, [tf.reduce_mean(batch, (1, 2))[:, 0] / 255], tf.float32)\n"
+        "    return tf.reshape(sure, (-1, 1))\n"
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes((digits[0] / "0/0000.png").read_bytes())
+    command = f"{sys.executable} -m tfzip export in --model ringing:model --out out --image-size 8x8 --scale raw"
+    shell = ["sh", "-c", f"trap '' INT; exec {command} --task binary --scores probabilities"]
+    done = subprocess.run(shell, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, len(tfzip.open(tmp_path / "out"))) == (0, 1), done.stderr
 
 
 def test_a_second_signal_stops_what_computes_and_computes(digits, tmp_path):

@@ -94,8 +94,10 @@ def test_killed_before_any_change_to_a_file_it_goes_on(digits, model, undisturbe
                 assert tfzip.verify(tfzip.open(out)) == []
         if code == 0:
             break
+        is_left = any((out / ".tfzip" / name).exists() for name in ("plan.json", "published.json"))
+        is_left |= any(out.glob("tfzip-*/.tfzip/p*.json"))
         again, said = killed.ended(str(digits[0]), model, out, {**FEW, **more})
-        assert again == 0 or "holds a finished export" in said
+        assert again == 0 or ("holds a finished export" in said and not is_left)
         assert killed.contents(out) == expected
     assert dies_at > 30
 
@@ -232,6 +234,19 @@ def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path
     assert killed.is_done(out)
 
 
+@pytest.mark.parametrize("more", [1, 9])
+def test_a_stream_that_has_grown_after_its_end_is_refused(pictures, model, tmp_path, more):
+    options = {"batch_size": 4, "shard_records": 8}
+    for dies_at in itertools.count():  # until all shards are done, and no more
+        out = tmp_path / f"out{dies_at}"
+        killed.ended(Items(pictures[:10]), model, out, options, dies_at=dies_at)
+        if killed.finished(out) == 2:
+            break
+    with pytest.raises(BrokenSourceError, match="ended after 10 images before; now it gives more"):
+        tfzip.export(iter(pictures[: 10 + more]), model, str(out), quiet=True, **options)
+    assert len(tfzip.export(iter(pictures[:10]), model, str(out), quiet=True, **options)) == 9
+
+
 # What changed meanwhile.
 
 
@@ -282,6 +297,43 @@ def test_another_call_is_refused_with_its_differences(digits, digits_files, mode
     assert len(tfzip.export(str(digits[0]), model, str(out), quiet=True, **{**SHARDS, **free})) == 1797
 
 
+def test_another_folder_or_table_is_refused(digits, model, tmp_path):
+    out, how = tmp_path / "out", {**FEW, "limit": None}
+    stopped(str(digits[0]), model, out, how, 2)
+    other = shutil.copytree(digits[0], tmp_path / "in")
+    with pytest.raises(OutputExistsError, match="the source's place"):
+        tfzip.export(str(other), model, str(out), quiet=True, **how)
+    assert len(tfzip.export(os.path.relpath(digits[0]), model, str(out), quiet=True, **how)) == 1797
+
+    table, out = tmp_path / "table.csv", tmp_path / "tabled"
+    rows = [f"{path},{path.parent.name}\n" for path in sorted(other.rglob("*.png"))]
+    table.write_text("path,label\n" + "".join(rows))
+    stopped(str(table), model, out, how, 2)
+    table.write_text("path,label\n" + "".join(rows).replace(",5\n", ",6\n"))
+    with pytest.raises(OutputExistsError, match="the source's table was"):
+        tfzip.export(str(table), model, str(out), quiet=True, **how)
+    table.write_text("path,label\n" + "".join(rows))  # what it says counts, not when it was written
+    assert len(tfzip.export(str(table), model, str(out), quiet=True, **how)) == 1797
+
+
+@pytest.mark.parametrize("name", ["plan.json", "items.npz", "rows-00001.npz"])
+@pytest.mark.parametrize("damage", ["cut", "nothing", "flipped"])
+def test_a_work_file_that_is_damaged_is_told_or_made_again(digits, model, undisturbed, tmp_path, name, damage):
+    out, how = tmp_path / "out", FEW
+    stopped(str(digits[0]), model, out, how, 2)
+    path = out / ".tfzip" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes({"cut": data[:-9], "nothing": b"", "flipped": data}[damage])
+    if name != "rows-00001.npz" and (name, damage) != ("plan.json", "flipped"):  # which may only be another plan
+        with pytest.raises(
+            tfzip.CorruptError, match=f"{name} is damaged: --overwrite begins the unfinished export anew"
+        ):
+            tfzip.export(str(digits[0]), model, str(out), quiet=True, **how)
+    tfzip.export(str(digits[0]), model, str(out), quiet=True, overwrite=name != "rows-00001.npz", **how)
+    assert killed.contents(out) == undisturbed(**how)
+
+
 def test_overwrite_replaces_an_unfinished_export_of_another_kind(digits, model, undisturbed, tmp_path):
     out = tmp_path / "out"
     stopped(str(digits[0]), model, out, SHARDS, 2)
@@ -317,13 +369,14 @@ def test_a_second_writer_is_refused_and_names_the_first(digits, model, tmp_path)
 @pytest.mark.parametrize(
     ("holder", "is_refused"),
     [
-        ({"host": os.uname().nodename, "process": os.getppid(), "time": 0}, True),
+        ({"host": os.uname().nodename, "process": os.getppid(), "silent": 200}, True),
+        ({"host": os.uname().nodename, "process": os.getppid(), "silent": 400}, False),
         ({"host": os.uname().nodename, "process": 2**22 + 1, "time": 2**33}, False),  # above Linux' highest
         ({"host": "elsewhere", "process": 1, "silent": 200}, True),
         ({"host": "elsewhere", "process": 1, "silent": 400}, False),
         ({"host": "elsewhere"}, False),
     ],
-    ids=["alive", "dead", "elsewhere", "silent elsewhere", "damaged"],
+    ids=["alive", "silent, or begun anew", "dead", "elsewhere", "silent elsewhere", "damaged"],
 )
 def test_where_no_system_locks_the_holder_gives_signs_of_life(digits, model, holder, is_refused, request):
     out = f"ram://{request.node.name}"

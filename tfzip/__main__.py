@@ -1,7 +1,5 @@
 """`python -m tfzip`."""
 
-import sys
+from tfzip.cli import run
 
-from tfzip.cli import main
-
-sys.exit(main())
+run()

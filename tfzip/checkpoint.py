@@ -6,9 +6,11 @@ counts as done once its rows are there, which are written last.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -65,7 +67,8 @@ def begin(layout: Layout, job: Job) -> None:
 def as_planned(layout: Layout, source: Listed | Stream) -> Listed | Stream:
     """The source with the items that the unfinished export in OUT is of, if there is one, and if it noted them."""
     if isinstance(source, Listed) and source.stamps is not None and storage.exists(layout.work_items):
-        return planned.restore(layout.work_items, source)
+        with _reading(layout.work_items):
+            return planned.restore(layout.work_items, source)
     return source
 
 
@@ -74,12 +77,7 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
 
     Raises OutputExistsError, which names the differences, if that is another export.
     """
-    old, on_nonfinite = _plan(layout), flag("on_nonfinite")
-    if old.get(on_nonfinite) == "fail":  # then the finished shards hold nothing that could be kept or left out
-        old[on_nonfinite] = job.options.on_nonfinite
-    kept = {name: old[name] for name in ("batch_size", "parallel") if getattr(job.options, name) == "auto"}
-    job = dataclasses.replace(job, **kept)
-    differences = list(_differences(old, json.loads(json.dumps(_facts(job)))))
+    job, differences = _compared(_plan(layout.work_plan), job)
     if differences:
         raise OutputExistsError(
             f"{layout.out} holds an unfinished export of another kind: {'; '.join(differences)}.\n"
@@ -91,16 +89,38 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
     return job, _done(layout, job.plan.shards if job.plan else None)
 
 
+def is_of(layout: Layout, job: Job) -> bool:
+    """Whether what is published in OUT, but not tidied up, is the export that the job is to make."""
+    return not _compared(_plan(layout.published_plan), job)[1]
+
+
+def _compared(old: dict[str, Any], job: Job) -> tuple[Job, list[str]]:
+    """The job with the batch and parallelism of a plan, and what else of it is different."""
+    on_nonfinite = flag("on_nonfinite")
+    if old.get(on_nonfinite) == "fail":  # then the finished shards hold nothing that could be kept or left out
+        old[on_nonfinite] = job.options.on_nonfinite
+    kept: dict[str, Any] = {n: old[n] for n in ("batch_size", "parallel") if getattr(job.options, n) == "auto"}
+    job = dataclasses.replace(job, **kept)
+    return job, list(_differences(old, json.loads(json.dumps(_facts(job)))))
+
+
 def _save_plan(layout: Layout, job: Job) -> None:
     storage.write_whole(layout.work_plan, json.dumps(_facts(job), indent=2).encode())
 
 
-def _plan(layout: Layout) -> dict[str, Any]:
+def _plan(path: str) -> dict[str, Any]:
+    with _reading(path), storage.open(path, "r") as file:
+        plan = dict(json.loads(file.read()))
+        return {**plan, **{name: int(plan[name]) for name in ("batch_size", "parallel")}}
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """What goes wrong while a file of the work folder is read becomes a CorruptError."""
     try:
-        with storage.open(layout.work_plan, "r") as file:
-            return dict(json.loads(file.read()))
-    except (ValueError, TypeError):
-        raise CorruptError(f"{layout.work_plan} is damaged; remove the folder {layout.out} and begin anew") from None
+        yield
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        raise CorruptError(f"{path} is damaged: --overwrite begins the unfinished export anew") from None
 
 
 def _facts(job: Job) -> dict[str, Any]:
@@ -114,7 +134,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "TensorFlow": tf.__version__,
         **chosen,
         "the kind of source": job.source.kind,
-        "the source": dict(job.source.state),
+        **{f"the source's {name}": value for name, value in job.source.state.items()},
         "the model": ready.fingerprint,
         "the task": job.task.name,
         "the class names": list(job.names),
@@ -184,10 +204,19 @@ def _noted(layout: Layout) -> Iterator[Done]:
         path = layout.work_rows(shard)
         if not storage.exists(path):
             return
-        part = index.Part(path, shard)
-        notes = part.notes
-        notes["failures"] = [Failure(*failure) for failure in notes["failures"]]
-        yield Done(**notes, part=part)
+        try:
+            with _reading(path):
+                done = _noted_in(index.Part(path, shard))
+        except CorruptError:  # it is made again
+            return
+        yield done
+
+
+def _noted_in(part: index.Part) -> Done:
+    part.check()
+    notes = part.notes
+    notes["failures"] = [Failure(*failure) for failure in notes["failures"]]
+    return Done(**notes, part=part)
 
 
 def _is_there(layout: Layout, shard: int, done: Done, total: int) -> bool:

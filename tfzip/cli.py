@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
+import io
 import json
 import os
 import shutil
@@ -19,16 +21,32 @@ from tfzip.extract import extract
 from tfzip.options import Options
 from tfzip.verify import SAMPLE
 
+_STOPPED = (130, 143)
+_GO_ON = "interrupted; the same command goes on after what is finished"
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
+
+
+def run() -> NoReturn:
+    """The command line: run a command, and end the process."""
+    code = main()
+    if code:
+        gc.collect()  # what an error holds: threads of TensorFlow that call Python must end before Python does
+    if code in _STOPPED:
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 or 143 stopped."""
     if "" not in sys.path:
         sys.path.append("")  # the current folder, for --import and the like, as `python -m tfzip` has it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
-    with interrupt.handled() as received:
+    with interrupt.handled(_GO_ON if parsed.command == "export" else "interrupted") as received:
         try:
             return _run(parsed)
         except KeyboardInterrupt as error:
@@ -43,6 +61,9 @@ def _run(parsed: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has read enough
         return 1
+    except OSError as error:
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _fail(parsed, f"{place}{error.strerror or error}", 1)
     except Exception as error:
         return _fail(parsed, f"{type(error).__name__}: {error} (--debug shows where)", 1)
 
@@ -341,4 +362,4 @@ def _number_or_auto(text: str) -> str | int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

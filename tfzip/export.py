@@ -23,6 +23,7 @@ from tfzip import checkpoint, index, naming, pairing, schema, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import (
+    CorruptError,
     DataError,
     OutputError,
     OutputExistsError,
@@ -120,9 +121,20 @@ def _do(
         print(_dry_run(prepare(source, model, options, given), layout))
         return None
     with layout.claimed():
-        layout.check_free(options.overwrite)  # again: another may have finished meanwhile
-        _run(*_settled_job(layout, options, *opened()), layout)
+        parts = opened()
+        if not _was_published(layout, options, *parts):
+            layout.check_free(options.overwrite)  # again: another may have finished meanwhile
+            _run(*_settled_job(layout, options, *parts), layout)
     return reading.open(layout.out, options.split, max_pixels=options.max_pixels)
+
+
+def _was_published(layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None) -> bool:
+    """Whether this export was stopped when only tidying up was left; that is done now, whatever export it was."""
+    if not layout.is_published:
+        return False
+    is_this = checkpoint.is_of(layout, prepare(source, model, options, given))
+    layout.tidy_up()
+    return is_this
 
 
 def _settled_job(
@@ -130,12 +142,12 @@ def _settled_job(
 ) -> tuple[Job, list[Done]]:
     """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same."""
     if layout.is_unfinished:
-        planned = checkpoint.as_planned(layout, source)
         try:
+            planned = checkpoint.as_planned(layout, source)
             job, done = checkpoint.go_on(layout, prepare(planned, model, options, given))
             _tell_what_is_left(job, done, source)
             return job, done
-        except OutputExistsError:
+        except (OutputExistsError, CorruptError):
             if not options.overwrite:
                 raise
         layout.clear()

@@ -142,6 +142,12 @@ class Part:
         """One column of texts."""
         return split_texts(self.column(name), self.column(f"{name}_end"))
 
+    def check(self) -> None:
+        """Raise BadZipFile if a byte of it is not what was written."""
+        with storage.open(self._path, "rb") as file, zipfile.ZipFile(file) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{self._path}: {damaged}")
+
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted of the shard."""

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _MOMENT = 3.0
 """Seconds that the main thread has to stop."""
-
-_SAID = b"tfzip: interrupted; the same command goes on after what is finished\n"
 
 
 class Received:
@@ -29,12 +28,12 @@ class Received:
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[Received]:
-    """Make the first SIGINT or SIGTERM a KeyboardInterrupt in the main thread.
+def handled(said: str = "interrupted") -> Iterator[Received]:
+    """Make the first SIGINT or SIGTERM a KeyboardInterrupt in the main thread; one that is ignored stays so.
 
     That does not reach it while TensorFlow computes, and is lost where Python calls back from C. So if the process has
-    not stopped after a moment, a thread ends it, and at a second signal at once: what is on the disk is always fit to
-    go on from.
+    not stopped after a moment, a thread says what is to be `said` and ends it, and at a second signal at once: what is
+    on the disk is always fit to go on from.
     """
     received = Received()
     if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
@@ -48,10 +47,11 @@ def handled() -> Iterator[Received]:
 
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    watching = threading.Thread(target=_watch, args=(theirs,), daemon=True)
+    watching = threading.Thread(target=_watch, args=(theirs, said), daemon=True)
     watching.start()
     old_wakeup = signal.set_wakeup_fd(ours.fileno())
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours_to_handle = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, stop) for number in ours_to_handle}
     try:
         yield received
     finally:
@@ -63,14 +63,19 @@ def handled() -> Iterator[Received]:
         theirs.close()
 
 
-def _watch(signals: socket.socket) -> None:
+def _watch(signals: socket.socket, said: str) -> None:
     """End the process if it does not end by itself; each signal arrives as a byte, its number."""
-    first = signals.recv(1)
-    if first:
-        select.select([signals], [], [], _MOMENT)
-        with contextlib.suppress(BlockingIOError):
-            signals.setblocking(False)
-            if not signals.recv(1):
-                return  # it is ending
-        os.write(2, _SAID)
-        os._exit(128 + first[0])
+    if first := _next(signals):
+        ready, _, _ = select.select([signals], [], [], _MOMENT)
+        if ready and not _next(signals):
+            return  # it is ending
+        os.write(2, f"tfzip: {said}\n".encode())
+        os._exit(128 + first)
+
+
+def _next(signals: socket.socket) -> int:
+    """The next signal that stops a process; 0 if the socket was closed, since none is waited for any more."""
+    while received := signals.recv(1):
+        if received[0] in _STOPPING:
+            return received[0]
+    return 0

@@ -84,7 +84,7 @@ class Layout:
             self._check_siblings()
         homes = {self._home, storage.join(self.out, self._shard_prefix).rstrip("/")}
         present = {name for home in homes for name in storage.listdir(home)}
-        if INDEX in present and not overwrite and not storage.exists(self._published):
+        if INDEX in present and not overwrite and not self.is_published:
             raise OutputExistsError(
                 f"{self.out} holds a finished export; give another folder, or --overwrite to replace it"
             )
@@ -113,23 +113,27 @@ class Layout:
                 raise
             except OSError as error:
                 raise UsageError(f"{self.out}: cannot write there ({error.strerror})") from None
-            self._finish_publishing()
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
-                    if not self.is_unfinished:
+                    if not (self.is_unfinished or self.is_published):
                         self.clear()
 
     @property
-    def _published(self) -> str:
-        """There while all is in its place, or about to be, and the work folder is not tidied up."""
+    def published_plan(self) -> str:
+        """The plan while all is in its place, or about to be, and the work folder is not tidied up."""
         return storage.join(self._work, _PUBLISHED)
 
     @property
     def is_unfinished(self) -> bool:
         """Whether there is an export to go on with."""
         return storage.exists(self.work_plan)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether an export is finished, but for what `tidy_up` does."""
+        return storage.exists(self.published_plan)
 
     def clear(self) -> None:
         """Empty the work folder; a finished export that was to be replaced stays."""
@@ -153,16 +157,15 @@ class Layout:
         storage.rename(self.work_run, storage.join(self._home, RUN))
         for synced in (folder, self._home):
             storage.sync_folder(synced)
-        storage.rename(self.work_plan, self._published)
-        self._finish_publishing()
+        storage.rename(self.work_plan, self.published_plan)
+        self.tidy_up()
 
-    def _finish_publishing(self) -> None:
-        """What is left to do once all but the index is in its place."""
-        if storage.exists(self._published):
-            if storage.exists(self.work_index):
-                storage.rename(self.work_index, storage.join(self._home, INDEX))
-                storage.sync_folder(self._home)
-            self.clear()
+    def tidy_up(self) -> None:
+        """Do what is left once all but the index is in its place."""
+        if storage.exists(self.work_index):
+            storage.rename(self.work_index, storage.join(self._home, INDEX))
+            storage.sync_folder(self._home)
+        self.clear()
 
     def _old_files(self) -> list[str]:
         """The shards of the export that is replaced: those its index lists, or those named as ours would be."""

@@ -45,9 +45,9 @@ def _system_lock(folder: str, out: str) -> Iterator[None]:
         _sign(folder)
         yield
     finally:
-        storage.remove([storage.join(folder, HOLDER)])
+        # Removed while it is held: who waits for a file that is gone would hold it beside whoever makes a new one.
+        _remove(folder, HOLDER, LOCK)
         lock.release()
-        storage.remove([storage.join(folder, LOCK)])
 
 
 @contextlib.contextmanager
@@ -64,7 +64,12 @@ def _signs_of_life(folder: str, out: str) -> Iterator[None]:
     finally:
         done.set()
         beating.join()
-        storage.remove([storage.join(folder, HOLDER)])
+        _remove(folder, HOLDER)
+
+
+def _remove(folder: str, *names: str) -> None:
+    with contextlib.suppress(OSError):  # of what went wrong before, this would tell nothing
+        storage.remove([storage.join(folder, name) for name in names])
 
 
 def _beat(folder: str, done: threading.Event) -> None:
@@ -89,15 +94,15 @@ def _holder(folder: str) -> dict[str, Any]:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    if holder["host"] != platform.node():
-        return time.time() - holder["time"] < _DEAD
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
+    """By its last sign, unless it is seen to be gone: a container begun anew has the host and process of the last."""
+    if holder["host"] == platform.node() and os.name == "posix":
+        try:
+            os.kill(holder["process"], 0)
+        except ProcessLookupError:
+            return False
+        except OSError:  # another user's
+            pass
+    return time.time() - holder["time"] < _DEAD
 
 
 def _in_use(out: str, holder: dict[str, Any]) -> OutputExistsError:

@@ -225,6 +225,8 @@ def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
         slots = items["slot"].numpy()
         if slots[0] < first:
             watch.see_again(slots, hashes[0])
+            if slots[-1] >= first:
+                raise BrokenSourceError(f"{job.source.name} ended after {first} images before; now it gives more")
         else:
             yield watch.see(sifted(_outcome(stages, items, slots, rows), job.options.on_nonfinite))
     watch.finish()

@@ -36,6 +36,11 @@ def is_local(path: str) -> bool:
     return not _SCHEME.match(path)
 
 
+def absolute(path: str) -> str:
+    """The path from the root; a URL as it is."""
+    return os.path.abspath(path) if is_local(path) else path.rstrip("/")
+
+
 def join(folder: str, name: str) -> str:
     """`folder/name`, also where the folder is a URL or the root."""
     return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"
@@ -226,6 +231,9 @@ def sync_folder(path: str) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that does no such thing
+                raise
         finally:
             os.close(descriptor)
 

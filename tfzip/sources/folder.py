@@ -168,6 +168,7 @@ def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Liste
         truths=truths,
         classes=None if truths is None else sorted(set(truths) - {b""}),
         ignored=len(files) - len(images),
+        state={"place": storage.absolute(shown)},
         reader=lambda: file_reader(os.fsencode(storage.join(root, "")), filenames),
     )
 

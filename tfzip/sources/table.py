@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 
 from tfzip import naming, storage
@@ -48,7 +49,10 @@ def from_table(path: str, options: Options) -> Listed:
     root, filenames, rejected = _below(path, paths, options.root)
     check_unique(path, filenames, lines)
     kept = [row for row, filename in enumerate(filenames) if filename]
-    return _listed(path, root, [filenames[row] for row in kept], rejected, kept, truths, rows)
+    state = {"place": storage.absolute(os.fsdecode(root))}
+    if set(rows) or labelled:  # what its rows say of the images is in the records
+        state["table"] = f"{google_crc32c.value(repr((truths, rows)).encode()):08x}"
+    return _listed(path, root, [filenames[row] for row in kept], rejected, kept, truths, rows, state)
 
 
 def _listed(
@@ -59,6 +63,7 @@ def _listed(
     kept: Sequence[int],
     truths: Sequence[Any] | None,
     rows: Mapping[str, Sequence[Any]],
+    state: Mapping[str, Any],
 ) -> Listed:
     columns, features = {}, {}
     for name, values in rows.items():
@@ -77,6 +82,7 @@ def _listed(
         columns={**columns, **known.labels},
         features=features,
         rejected=rejected,
+        state=state,
         reader=lambda: file_reader(root, filenames),
     )
 
