@@ -41,6 +41,8 @@ _FREE = frozenset(
     ]
 )
 
+_ON_NONFINITE = flag("on_nonfinite")
+
 
 class Done(NamedTuple):
     """One finished shard: what its file holds, how many slots went into it, what failed of them, and its rows."""
@@ -77,13 +79,15 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
 
     Raises OutputExistsError, which names the differences, if that is another export.
     """
-    job, differences = _compared(_plan(layout.work_plan), job)
+    old = _plan(layout.work_plan)
+    job, differences = _compared(old, job)
     if differences:
         raise OutputExistsError(
             f"{layout.out} holds an unfinished export of another kind: {'; '.join(differences)}.\n"
             "Call it as it was called before, give another folder, or --overwrite to begin anew"
         )
-    _save_plan(layout, job)
+    if old.get(_ON_NONFINITE) != job.options.on_nonfinite:
+        _save_plan(layout, job)
     if job.predictor.stateful:  # what it says of an image hangs on all that came before
         return job, []
     return job, _done(layout, job.plan.shards if job.plan else None)
@@ -94,11 +98,10 @@ def is_of(layout: Layout, job: Job) -> bool:
     return not _compared(_plan(layout.published_plan), job)[1]
 
 
-def _compared(old: dict[str, Any], job: Job) -> tuple[Job, list[str]]:
+def _compared(old: Mapping[str, Any], job: Job) -> tuple[Job, list[str]]:
     """The job with the batch and parallelism of a plan, and what else of it is different."""
-    on_nonfinite = flag("on_nonfinite")
-    if old.get(on_nonfinite) == "fail":  # then the finished shards hold nothing that could be kept or left out
-        old[on_nonfinite] = job.options.on_nonfinite
+    if old.get(_ON_NONFINITE) == "fail":  # then the finished shards hold nothing that could be kept or left out
+        old = {**old, _ON_NONFINITE: job.options.on_nonfinite}
     kept: dict[str, Any] = {n: old[n] for n in ("batch_size", "parallel") if getattr(job.options, n) == "auto"}
     job = dataclasses.replace(job, **kept)
     return job, list(_differences(old, json.loads(json.dumps(_facts(job)))))
