@@ -144,7 +144,7 @@ def put(row, value):
 def zeros(gigabytes):
     """Raw deflate that inflates to so many GiB of zeros, and is not finished: ten megabytes a ten GiB."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * (64 * gigabytes)
+    return (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * int(64 * gigabytes)
 
 
 def gzip_member(deflate):

@@ -544,6 +544,8 @@ INDEX_BOMBS = {
     "ten gigabytes of failures": {"failures": TEN},
     "ten gigabytes of labels": {"labels": TEN},
     "metadata that go on": {"metadata": forged.Raw(forged.zeros(2), size=30 << 20)},
+    "a manifest that goes on": {"manifest": forged.Raw(forged.zeros(2), size=1000)},
+    "labels that go on": {"labels": forged.Raw(forged.zeros(2), size=6)},
     "a manifest as large as may be": {"manifest": b"[" + b"{}," * 1_900_000 + b"{}]" + b" " * (25 << 20)},
     "a row of 30 MB": {"metadata": lambda data: data + b'"' + b"a," * (15 << 20)},
     "quotes without end": {"failures": lambda data: data[:22] + b'"' + b"\n" * (30 << 20)},

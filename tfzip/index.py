@@ -374,7 +374,8 @@ class Index:
         with self._reading(entry):
             if self._entry(entry).size > _LARGEST_TEXT:
                 raise CorruptError(f"it has {self._entry(entry).size} bytes")
-            return self._archive.read(entry).decode()
+            with self._archive.open(entry) as file:
+                return file.read(self._entry(entry).size).decode()  # with no size zipfile would inflate all there is
 
     def table(self, entry: str) -> Iterator[dict[str, str]]:
         """The rows of `metadata.csv` or `failures.csv`, one at a time; CorruptError if not as many as were counted."""

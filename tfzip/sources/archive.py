@@ -164,7 +164,8 @@ def _tar_member(number: int, member: tar.Member, places: dict[bytes, tuple[int, 
         problem = f"it is a link to {naming.to_str(member.link)}"
     elif member.kind not in tarfile.REGULAR_TYPES:
         return None
-    places[member.name] = offset, size
+    if not problem:
+        places[member.name] = offset, size
     return _Member(number, member.name.removeprefix(b"./"), offset, size, size, problem=problem)
 
 
@@ -183,8 +184,13 @@ def _list_zip(path: str, number: int, listing: _Listing) -> int:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             members = [_zip_member(file, number, info, archive.start_dir) for info in infos]
             for member, info in zip(_apart(members), infos, strict=True):
-                listing.add(member, partial(archive.read, info))
+                listing.add(member, partial(_inflated_content, archive, info))
     return 0
+
+
+def _inflated_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:
+        return file.read(info.file_size)  # with no size it would inflate all there is
 
 
 def _apart(members: Sequence[_Member]) -> list[_Member]:

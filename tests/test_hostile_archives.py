@@ -1,0 +1,377 @@
+"""Archives made to harm: told, and neither memory nor time taken for what they claim."""
+
+import gzip
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+
+import forged
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfzip
+from tfzip import cli, naming
+from tfzip.options import Options
+from tfzip.sources import open_source
+
+IMAGES = [tf.io.encode_png(np.full((2, 3, 3), number, np.uint8)).numpy() for number in range(4)]
+
+
+def model():
+    return tf.function(lambda images: images[:, 0, 0, :])
+
+
+def exported(source, folder):
+    return tfzip.export(str(source), model(), str(folder), task="raw", scale="raw", image_size=(2, 3), quiet=True)
+
+
+# Tars.
+
+
+def header(name, size=0, kind=b"0", link=b"", *, raw=None):
+    """A tar header; `raw` is the size as its twelve bytes."""
+    info = tarfile.TarInfo("x")
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[0:100] = name[:100].ljust(100, b"\0")
+    block[124:136] = b"%011o\0" % size if raw is None else raw
+    block[157:257] = link[:100].ljust(100, b"\0")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def padded(content):
+    return content + bytes(-len(content) % 512)
+
+
+def member(name, content, **more):
+    return header(name, len(content), **more) + padded(content)
+
+
+def pax(records, kind=b"x"):
+    """A pax header of these records."""
+    lines = b""
+    for key, value in records.items():
+        line = b" %s=%s\n" % (key, value)
+        length = next(n for n in range(len(line), len(line) + 25) if n == len(line) + len(str(n)))
+        lines += b"%d%s" % (length, line)
+    return member(b"pax", lines, kind=kind)
+
+
+def long_name(name, kind=b"L"):
+    return member(b"././@LongLink", name + b"\0", kind=kind)
+
+
+GOOD = member(b"good.png", IMAGES[0])
+END = bytes(1024)
+
+
+def base256(number):
+    return (number % 2**96 | (0 if number < 0 else 2**95)).to_bytes(12, "big")
+
+
+TARS = {
+    # Of which the archive as a whole is told to be damaged.
+    "a size of 2**63": header(b"x.png", raw=base256(2**63)),
+    "a size of 2**94": header(b"x.png", raw=base256(2**94)),
+    "a size below zero": header(b"x.png", raw=base256(-512)),
+    "a size that leads back": header(b"x.png", raw=base256(-1024)),
+    "a size that is no number": header(b"x.png", raw=b"123456789abc"),
+    "a size beyond the end": header(b"x.png", 1 << 30),
+    "a pax header of 2 GB": header(b"pax", 2 << 30, kind=b"x"),
+    "a global header of 2**60": header(b"pax", raw=base256(2**60), kind=b"g"),
+    "a long name of 2 GB": header(b"long", 2 << 30, kind=b"L"),
+    "a long name of 5000": long_name(b"n" * 5000 + b".png") + GOOD,
+    "a long link of 5000": long_name(b"n" * 5000, kind=b"K") + header(b"x.png", kind=b"1"),
+    "a pax path of 5000": pax({b"path": b"n" * 5000 + b".png"}) + GOOD,
+    "a pax size below zero": pax({b"size": b"-512"}) + GOOD,
+    "a pax size beyond all": pax({b"size": b"9" * 5000}) + GOOD,
+    "a pax size that is no number": pax({b"size": b"1e3"}) + GOOD,
+    "a pax record of no length": member(b"pax", b"0 a=b\n", kind=b"x") + GOOD,
+    "a pax record that goes on": member(b"pax", b"99999999999999999999 a=b\n", kind=b"x") + GOOD,
+    "a pax record without a value": member(b"pax", b"5 abc\n", kind=b"x") + GOOD,
+    "a sparse map without end": header(b"x.png", kind=b"S")[:482] + b"\1" + bytes(29),
+}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("case", TARS)
+def test_a_tar_that_cannot_be_is_told_to_be_damaged(tmp_path, suffix, case):
+    content = GOOD + TARS[case] + GOOD + END
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".tar.gz" else content)
+    with pytest.raises(tfzip.BrokenSourceError, match="damaged or cut short") as caught:
+        open_source(str(path), Options())
+    assert str(path) in str(caught.value)
+
+
+def sparse_map(blocks):
+    """The header of a sparse member as GNU tar first had it, with so many blocks of its map behind it."""
+    block = bytearray(header(b"sparse.png", len(IMAGES[1]), kind=b"S"))
+    block[482], block[148:156] = 1, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    more = bytes(504) + b"\1" + bytes(7)
+    return bytes(block) + more * (blocks - 1) + bytes(512) + padded(IMAGES[1])
+
+
+def link_to(name, target):
+    return header(name, kind=b"1", link=target)
+
+
+ODD_MEMBERS = {
+    # The members; which filenames they have and, of those that fail, why.
+    "links to links": (
+        [member(b"1.png", IMAGES[1]), *(link_to(b"%d.png" % n, b"%d.png" % (n - 1)) for n in range(2, 50))],
+        {f"{n}.png": None for n in range(1, 50)},
+    ),
+    "links in a circle": (
+        [link_to(b"1.png", b"2.png"), link_to(b"2.png", b"1.png")],
+        {"1.png": "it is a link to 2.png", "2.png": "it is a link to 1.png"},
+    ),
+    "a link to itself": ([header(b"1.png", kind=b"2", link=b"1.png")], {"1.png": "it is a link to 1.png"}),
+    "a sparse member": ([sparse_map(4), member(b"b.png", IMAGES[2])], {"sparse.png": "sparsely", "b.png": None}),
+    "a pax sparse member": (
+        [pax({b"GNU.sparse.major": b"1", b"GNU.sparse.name": b"s.png", b"GNU.sparse.realsize": b"9" * 15})
+         + member(b"x", b"1\n0\n5\n".ljust(512, b"\0") + b"abcde"), member(b"after.png", IMAGES[2])],
+        {"s.png": "sparsely", "after.png": None},
+    ),
+    "pax names and sizes": (
+        [pax({b"path": "käse/1.png".encode(), b"size": b"%d" % len(IMAGES[1])}) + header(b"x", 0) + padded(IMAGES[1])],
+        {"käse/1.png": None},
+    ),
+    "a global header": ([pax({b"comment": b"x" * 9000}, kind=b"g"), member(b"a.png", IMAGES[1])], {"a.png": None}),
+    "folders, pipes and devices": (
+        [header(b"%s.png" % kind, kind=kind) for kind in (b"3", b"4", b"5", b"6")] + [member(b"a.png", IMAGES[1])],
+        {"a.png": None},
+    ),
+    "a kind that nobody knows": ([member(b"a", b"x" * 600, kind=b"Q"), member(b"b.png", IMAGES[1])], {"b.png": None}),
+    "names that climb": (
+        [member(b"../../etc/x.png", IMAGES[1]), member(b"/etc/y.png", IMAGES[2])],
+        {"../../etc/x.png": None, "/etc/y.png": None},
+    ),
+    "a name of any bytes": ([member(b"\xff\xfe\x1b.png", IMAGES[1])], {"\udcff\udcfe\x1b.png": None}),
+    "an empty member": ([member(b"e.png", b"")], {"e.png": "Input is empty"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_MEMBERS)
+def test_odd_members_of_a_tar_cost_only_themselves(tmp_path, case):
+    members, expected = ODD_MEMBERS[case]
+    path = tmp_path / "x.tar"
+    path.write_bytes(GOOD + b"".join(members) + END)
+    made = exported(path, tmp_path / "out")
+    failed = {failure.filename: failure.error for failure in made.failures}
+    assert [record.filename for record in made[:]] == ["good.png", *(name for name, why in expected.items() if not why)]
+    assert failed.keys() == {naming.shown(name) for name, why in expected.items() if why}
+    assert all(why in failed[naming.shown(name)] for name, why in expected.items() if why)
+    assert tfzip.verify(made) == []
+
+
+def test_what_climbs_out_of_a_tar_climbs_out_of_no_folder(tmp_path, capsys):
+    path = tmp_path / "x.tar"
+    path.write_bytes(GOOD + member(b"../../etc/x.png", IMAGES[1]) + member(b"/tmp/tfzip-y.png", IMAGES[2]) + END)
+    made = exported(path, tmp_path / "a" / "b" / "out")
+    assert cli.main(["extract", made.path, "--to", str(tmp_path / "a" / "b" / "to")]) == 1
+    assert "2 images not written" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "a" / "b" / "to")) == ["good.png", "metadata.csv"]
+    assert not (tmp_path / "etc").exists()
+    assert not os.path.exists("/tmp/tfzip-y.png")
+
+
+# Zips.
+
+
+def zipped(members, path, *, count=None, directory=None):
+    """A zip of Raws by name, end to end; `directory` changes what it says of each: place, and whatever Raw has."""
+    body, listed, places = io.BytesIO(), io.BytesIO(), {}
+    for name, raw in members:
+        sizes = (raw.crc, len(raw.data), raw.size)
+        places[name] = body.tell()
+        sizes = [min(number, 0xFFFFFFFF) for number in sizes]
+        body.write(struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, raw.method, 0, 33, *sizes, len(name), 0))
+        body.write(name + raw.data)
+    for name, raw in members:
+        place, stored, size = (directory or {}).get(name, lambda *told: told)(places[name], len(raw.data), raw.size)
+        numbers, long = [size, stored, place], b""
+        if max(numbers) > 0xFFFFFFFF:
+            long = struct.pack("<2H3Q", 1, 24, *numbers)
+            size = stored = place = 0xFFFFFFFF
+        common = (b"PK\1\2", 45, 45, 0, raw.method, 0, 33, raw.crc, stored, size, len(name), len(long))
+        listed.write(struct.pack("<4s6H3L5H2L", *common, 0, 0, 0, 0, place) + name + long)
+    count = len(members) if count is None else count
+    begin, size = body.tell(), len(listed.getvalue())
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, begin, 0)
+    path.write_bytes(body.getvalue() + listed.getvalue() + end)
+    return path
+
+
+def deflated(content):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return forged.Raw(packer.compress(content) + packer.flush(), size=len(content), crc=zlib.crc32(content))
+
+
+FAR = {
+    "beyond the end": lambda _, stored, size: (1 << 30, stored, size),
+    "at 2**63": lambda _, stored, size: (2**63, stored, size),
+    "in the directory": lambda place, stored, size: (place + 10_000, stored, size),
+    "longer than the archive": lambda place, _, size: (place, 1 << 30, size),
+    "of 2**63 bytes": lambda place, stored, _: (place, stored, 2**63),
+    "of a terabyte": lambda place, stored, _: (place, stored, 1 << 40),
+    "of no place": lambda place, stored, size: (place + 1, stored, size),
+    "longer than it says": lambda place, stored, size: (place, stored, size - 9),
+    "shorter than it says": lambda place, stored, size: (place, stored, size + 9),
+}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("case", FAR)
+def test_a_member_of_a_zip_that_cannot_be_fails_alone(tmp_path, case, large):
+    """Large ones are inflated in another way."""
+    noise = np.random.default_rng(1).integers(0, 256, (200, 300, 3), np.uint8)
+    image = tf.io.encode_png(noise).numpy() if large else IMAGES[1]
+    members = [(b"good.png", deflated(IMAGES[0])), (b"bad.png", deflated(image)), (b"last.png", deflated(image))]
+    made = exported(zipped(members, tmp_path / "x.zip", directory={b"bad.png": FAR[case]}), tmp_path / "out")
+    assert [(record.filename, record.encoded) for record in made[:]] == [("good.png", IMAGES[0]), ("last.png", image)]
+    assert [(failure.filename, failure.stage) for failure in made.failures] == [("bad.png", "read")]
+
+
+def test_members_that_share_their_bytes_are_not_read_again_and_again(tmp_path):
+    members = [(b"%d.png" % number, deflated(IMAGES[1])) for number in range(50)]
+    first = {name: lambda _, stored, size: (0, stored, size) for name, _ in members}
+    made = exported(zipped(members, tmp_path / "x.zip", directory=first), tmp_path / "out")
+    assert [record.filename for record in made[:]] == ["0.png"]
+    assert {failure.error for failure in made.failures} == {"it shares bytes with another member"}
+    assert len(made.failures) == 49
+
+
+def test_a_zip_that_claims_a_billion_members_is_read_as_it_is(tmp_path):
+    path = zipped([(b"good.png", deflated(IMAGES[0]))], tmp_path / "x.zip", count=0xFFFE)
+    assert open_source(str(path), Options()).filenames == [b"good.png"]
+
+
+# What lies beside the images.
+
+
+def sidecars(tmp_path, suffix, files):
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        return zipped([(name, deflated(content)) for name, content in files], path)
+    content = b"".join(member(name, content) for name, content in files) + END
+    path.write_bytes(gzip.compress(content) if suffix == ".tar.gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 100_000, b"\xff", b"{"])
+def test_json_that_is_none_is_told(tmp_path, suffix, text):
+    path = sidecars(tmp_path, suffix, [(b"a.png", IMAGES[0]), (b"a.json", text)])
+    with pytest.raises(tfzip.BrokenSourceError, match=r"a\.png: the \.json beside it"):
+        open_source(str(path), Options())
+
+
+def test_json_of_very_many_fields_is_told(tmp_path):
+    fields = json.dumps({f"field {number}": 1 for number in range(5000)}).encode()
+    path = sidecars(tmp_path, ".tar", [(b"a.png", IMAGES[0]), (b"a.json", fields)])
+    with pytest.raises(tfzip.BrokenSourceError, match="5000 fields"):
+        open_source(str(path), Options())
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_sidecars_out_of_proportion_are_told(tmp_path, suffix):
+    blank = b"{}" + b" " * ((1 << 20) - 2)
+    files = [(b"%d.json" % number, blank) for number in range(120)]
+    path = sidecars(tmp_path, suffix, [(b"1.png", IMAGES[0]), *files])
+    with pytest.raises(tfzip.BrokenSourceError, match="out of proportion"):
+        open_source(str(path), Options())
+
+
+def test_links_to_one_sidecar_are_out_of_proportion_too(tmp_path):
+    links = b"".join(link_to(b"%d.json" % number, b"0.json") for number in range(1, 400))
+    path = tmp_path / "x.tar"
+    path.write_bytes(GOOD + member(b"0.json", b"{}" + b" " * ((1 << 20) - 2)) + links + END)
+    with pytest.raises(tfzip.BrokenSourceError, match="out of proportion"):
+        open_source(str(path), Options())
+
+
+# Memory, in a real process.
+
+
+_PEAKS = """
+import resource, sys
+import tensorflow as tf
+import tfzip
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def attempt(path, out):
+    model = tf.function(lambda images: images[:, 0, 0, :])
+    try:
+        made = tfzip.export(path, model, out, task="raw", scale="raw", image_size=(2, 3), quiet=True, batch_size=8)
+        return f"{len(made)} records, {len(made.failures)} failures"
+    except tfzip.TfzipError as error:
+        return type(error).__name__
+
+attempt(sys.argv[1], sys.argv[1] + "-out")
+for path in sys.argv[2:]:
+    before = peak()
+    said = attempt(path, path + "-out")
+    print(path, (peak() - before) // 1024, said, sep="\\t")
+"""
+
+
+def stored(data, last=False):
+    """Bytes as a deflate block that does not compress."""
+    return bytes([last]) + struct.pack("<2H", len(data), len(data) ^ 0xFFFF) + data
+
+
+def gz_around(before, gigabytes, behind):
+    """A whole gzip file of bytes, so many GiB of zeros, and bytes; its CRC is right."""
+    crc, block = zlib.crc32(before), bytes(1 << 24)
+    for _ in range(int(64 * gigabytes)):
+        crc = zlib.crc32(block, crc)
+    deflate = stored(before) + forged.zeros(gigabytes) + stored(behind, last=True)
+    size = (len(before) + int(gigabytes * 2**30) + len(behind)) % 2**32
+    return forged.gzip_member(deflate) + struct.pack("<2L", zlib.crc32(behind, crc), size)
+
+
+HONEST, LYING = forged.Raw(forged.zeros(5), size=5 << 30), forged.Raw(forged.zeros(5), size=1000)
+OTHER = member(b"other.png", IMAGES[1])
+
+BOMBS = {
+    # What it holds; what comes of it.
+    "honest.zip": ([(b"x.png", HONEST)], "1 records, 1 failures"),
+    "lying.zip": ([(b"%d.png" % number, LYING) for number in range(4)], "1 records, 4 failures"),
+    "many.zip": ([(b"%d.png" % number, deflated(bytes(50 << 20))) for number in range(4)], "1 records, 4 failures"),
+    "beside.zip": ([(b"good.cls", HONEST)], "1 records, 0 failures"),
+    "beside, lying.zip": ([(b"good.cls", LYING)], "BrokenSourceError"),
+    "image.tar.gz": (gz_around(GOOD + header(b"x.png", 1 << 29), 0.5, OTHER + END), "2 records, 1 failures"),
+    "pax.tar.gz": (gz_around(GOOD + header(b"pax", 1 << 29, kind=b"x"), 0.5, OTHER + END), "BrokenSourceError"),
+    "claims.tar.gz": (gzip.compress(GOOD + header(b"x.png", raw=base256(2**62)) + END), "BrokenSourceError"),
+    "sparse.tar.gz": (gzip.compress(GOOD + sparse_map(200_000) + OTHER + END), "2 records, 1 failures"),
+    "members.tar.gz": (gzip.compress(GOOD + header(b"n.txt") * 100_000 + OTHER + END), "2 records, 0 failures"),
+}
+
+
+def test_bombs_fail_and_take_little_memory(tmp_path):
+    (tmp_path / "good.tar").write_bytes(GOOD + END)
+    for name, (content, _) in BOMBS.items():
+        if name.endswith(".zip"):
+            zipped([(b"good.png", deflated(IMAGES[0])), *content], tmp_path / name)
+        else:
+            (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-c", _PEAKS, *(str(tmp_path / name) for name in ("good.tar", *BOMBS))]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=500, env=environment)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    said = {os.path.basename(path): said for path, _, said in lines}
+    assert said == {name: expected for name, (_, expected) in BOMBS.items()}
+    for path, megabytes, _ in lines:
+        assert int(megabytes) < 400, path
