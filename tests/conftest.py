@@ -11,6 +11,17 @@ import numpy as np
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="--slow runs it"))
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """All 1,797 real digits of scikit-learn as PNG files in class folders: the folder, images [N, 8, 8, 1], classes."""

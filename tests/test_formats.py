@@ -454,7 +454,7 @@ def test_encoded_anew_as_jpeg_every_image_looks_as_before(folder, tmp_path, alph
 
 def test_what_is_extracted_opens_under_the_names_of_the_table(folder, tmp_path):
     export = exported(folder, tmp_path / "out", image="png")
-    assert extract(export, str(tmp_path / "to")) == len(FILES)
+    assert extract(export, str(tmp_path / "to")) == (len(FILES), [])
     for name, odd in FILES.items():
         found = Image.open(io.BytesIO((tmp_path / "to" / f"{name}{SUFFIX}").read_bytes()))
         assert (found.format, found.size) == ("PNG", (WIDTH, HEIGHT))

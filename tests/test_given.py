@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -519,8 +520,13 @@ BAD = {
     "an empty jsonl": ("jsonl", lambda _: b"\n\n", SourceError, ["no rows"]),
     "a table without rows": ("csv", lambda _: HEADER.encode(), SourceError, ["no rows"]),
     "no filenames": ("csv", lambda few: csv_with(few, lambda _: 0, "id," + ",".join(WORDS)), SourceError, ["id, zero"]),
-    "a row without a filename": ("csv", lambda _: b"path,label\na.png,1\n,2\n", SourceError, ["row 2", "path"]),
-    "two rows of one image": ("csv", lambda _: b"path,label\na.png,1\nb.png,1\na.png,2\n", SourceError, ["a.png"]),
+    "a row without a filename": ("csv", lambda _: b"path,label\na.png,1\n,2\n", SourceError, ["line 3", "path"]),
+    "two rows of one image": (
+        "csv",
+        lambda _: b"path,label\na.png,1\nb.png,1\na.png,2\n",
+        SourceError,
+        ["lines 2 and 4 both name a.png"],
+    ),
     "a row that is too short": ("csv", lambda _: b"path,label\na.png\n", SourceError, ["line 2"]),
     "no prediction": ("csv", lambda _: b"path,note\na.png,good\n", SourceError, ["scores, prediction, label"]),
     "an empty cell": ("csv", lambda few: csv_with(few, lambda i: "" if i == 7 else 0), SourceError, ["one"]),
@@ -623,9 +629,12 @@ def test_either_a_model_or_predictions_are_needed(few, scores, digits_model, tmp
 
 
 def test_an_array_is_not_joined_to_a_source_of_which_something_was_rejected(few, scores, export, tmp_path):
-    doubled = list(zip([*few.names, few.names[3]], [*few.encoded, few.encoded[4]], strict=True))
-    path = write_tar(tmp_path / "twice.tar", doubled)
-    words = [few.names[3], "give a table"]
+    path = write_tar(tmp_path / "linked.tar", zip(few.names, few.encoded, strict=True))
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("link.png")
+        info.type, info.linkname = tarfile.SYMTYPE, few.names[3]
+        tar.addfile(info)
+    words = ["link.png", "give a table"]
     refused(export, tmp_path, words, UsageError, npy(tmp_path, np.resize(scores, (COUNT + 1, 10))), path)
 
 

@@ -42,7 +42,7 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
 def test_every_command_works(text, folder, capsys):
     commands = re.findall(r"^    python -m (tfzip .*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert [shlex.split(command)[1] for command in commands] == [
-        "export", "inspect", "get", "verify", "extract", "export",
+        "export", "inspect", "get", "verify", "verify", "extract", "export",
     ]  # fmt: skip
     for command in commands:
         if "scores.npy" in command:
@@ -67,6 +67,7 @@ def test_every_piece_of_python_works(text, photographs_model):
     for piece in (pieces[0], pieces[4]):
         exec(piece, names)
     assert len(names["export"]) == 24
+    assert names["problems"] == []
     assert names["record"].filename == "cats/1.jpg"
     assert names["confident"].shape == (24,)
     assert sum(len(batch["image/filename"]) for batch in names["export"].dataset(batch_size=64)) == 24
@@ -84,7 +85,7 @@ def test_every_piece_of_python_works(text, photographs_model):
 def test_every_option_it_names_exists(text):
     known = cli._parser().format_help() + subprocess.run(
         [sys.executable, "-m", "tfzip", "export", "--help"], capture_output=True, text=True, check=True
-    ).stdout + "--image --json --to"  # fmt: skip
+    ).stdout + "--image --json --to --deep"  # fmt: skip
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
         assert option in known, option
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -257,38 +258,108 @@ def test_names_in_tars_may_be_any_bytes_and_very_long(few, export, tmp_path, suf
     assert [(r.filename, r.encoded) for r in records] == list(zip(names, few.encoded, strict=False))
 
 
-DOUBLE = "another image before it has this name"
+def twice(few):
+    """Four images; the last has the name of the second."""
+    return [*pairs_of(few)[:3], (few.names[1], few.encoded[5])]
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "txt", "csv", "tfrecord", "pairs", "dataset"])
-def test_a_filename_that_comes_twice_is_a_failure(few, export, tmp_path, kind):
-    twice = [*pairs_of(few)[:3], (few.names[1], few.encoded[5])]
-    if kind.startswith("tar"):
-        source = write_tar(tmp_path / f"x.{kind}", twice, "w:gz" if kind == "tar.gz" else "w")
-    elif kind == "zip":
-        source = str(tmp_path / "x.zip")
-        with zipfile.ZipFile(source, "w") as archive:
-            for name, content in twice[:-1]:
-                archive.writestr(name, content)
-            with pytest.warns(UserWarning, match="Duplicate"):
-                archive.writestr(*twice[-1])
-    elif kind in ("txt", "csv"):
-        source = str(few.folder / f"twice.{kind}")
-        lines = ["file"] * (kind == "csv") + [name for name, _ in twice]
-        (few.folder / f"twice.{kind}").write_text("\n".join(lines))
-    elif kind == "tfrecord":
-        records = [example(image__encoded=texts(c), image__filename=texts(n.encode())) for n, c in twice]
-        source = write_tfrecord(tmp_path / "x", records)
-    elif kind == "pairs":
-        source = twice
-    else:
-        names, images = zip(*twice, strict=True)
-        source = tf.data.Dataset.from_tensor_slices({"filename": list(names), "image": list(images)})
-    made = export(source, batch_size=2)
-    assert [(record.filename, record.encoded) for record in made[:]] == pairs_of(few)[:3]
-    assert [(failure.filename, failure.stage) for failure in made.failures] == [(few.names[1], "read")]
-    assert made.failures[0].error in (DOUBLE, "named before")
+def zip_twice(path, pairs):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in pairs[:-1]:
+            archive.writestr(name, content)
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr(*pairs[-1])
+    return str(path)
+
+
+def table_twice(few, suffix):
+    """Tables of four images, with an empty line before the last, which is written in another way than the second."""
+    lines = [name for name, _ in twice(few)]
+    lines[3] = f"./nowhere/../{lines[3]}"
+    if suffix == "csv":
+        lines = ["file,note", f'{lines[0]},"two\nlines"', *(f"{name},x" for name in lines[1:])]
+    if suffix == "jsonl":
+        lines = [json.dumps({"file": name}) for name in lines]
+    path = few.folder / f"twice.{suffix}"
+    path.write_text("\n".join([*lines[:-1], "", lines[-1]]))
+    return str(path)
+
+
+PLACES = {
+    # how it is made, what is said of the first place, and of the other
+    "tar": (lambda few, path: write_tar(path / "x.tar", twice(few)), "x.tar at byte {}", "x.tar at byte {}"),
+    "tar.gz": (lambda few, path: write_tar(path / "x.tgz", twice(few), "w:gz"), "x.tgz at byte {}", "x.tgz at byte {}"),
+    "zip": (lambda few, path: zip_twice(path / "x.zip", twice(few)), "x.zip at byte {}", "x.zip at byte {}"),
+    "txt": (lambda few, _: table_twice(few, "txt"), "lines 2", " and 5 both name"),
+    "csv": (lambda few, _: table_twice(few, "csv"), "lines 4", " and 7 both name"),
+    "jsonl": (lambda few, _: table_twice(few, "jsonl"), "lines 2", " and 5 both name"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_filename_that_a_listing_has_twice_is_an_error_that_names_both_places(few, export, tmp_path, kind):
+    make, first, other = PLACES[kind]
+    source = make(few, tmp_path)
+    if "byte" in first:
+        data = (tmp_path / "x.tgz" if kind == "tar.gz" else tmp_path / f"x.{kind}").read_bytes()
+        data = gzip.decompress(data) if kind == "tar.gz" else data
+        first, other = first.format(data.index(few.encoded[1])), other.format(data.index(few.encoded[5]))
+    failed(export, source, [f"{first} and ", other, few.names[1], "filenames are keys"], SourceError)
+    assert_nothing_left(tmp_path)
+
+
+def test_a_filename_that_two_archives_have_is_an_error_that_names_both(few, export, tmp_path):
+    for number in (1, 2):
+        write_tar(tmp_path / f"part-{number}.tar", pairs_of(few)[number : number + 2])
+    words = [f"{tmp_path}/part-1.tar at byte ", f" and {tmp_path}/part-2.tar at byte 512", few.names[2]]
+    failed(export, f"{tmp_path}/part-*.tar", words, SourceError)
+
+
+def test_a_member_that_cannot_be_read_has_its_name_all_the_same(few, export, tmp_path):
+    path = write_tar(tmp_path / "x.tar", pairs_of(few)[:2])
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo(few.names[1])
+        info.type, info.linkname = tarfile.SYMTYPE, "elsewhere"
+        tar.addfile(info)
+    failed(export, path, [few.names[1], "x.tar at byte 1536"], SourceError)
+
+
+@pytest.mark.parametrize(
+    ("compression", "options"), [("", {}), ("", {"shuffle": 1}), ("", {"batch_size": 1}), ("GZIP", {"batch_size": 3})]
+)
+def test_a_record_of_a_name_that_came_before_fails_and_names_both(few, export, tmp_path, compression, options):
+    records = [example(image__encoded=texts(c), image__filename=texts(n.encode())) for n, c in twice(few)]
+    for number, part in enumerate((records[:2], records[2:])):
+        write_tfrecord(tmp_path / f"old-{number}", part, compression)
+    made = export(f"tfrecord:{tmp_path}/old-*", **options)
+    (failure,) = made.failures
+    assert (failure.filename, failure.stage) == (few.names[1], "read")
+    places = [f"record 1 of {tmp_path}/old-1", f"record 1 of {tmp_path}/old-0"]
+    assert failure.error == " has the name of ".join(places) or "shuffle" in options
+    assert all(place in failure.error for place in places)
     assert made.manifest["counts"] == {"images": 4, "records": 3, "failures": 1, "ignored": 0}
+    assert tfzip.verify(made) == []
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["pairs", "generator", "dataset", "skipping"])
+def test_an_item_of_a_name_that_came_before_fails_and_names_both(few, export, digits_model, tmp_path, kind, batch):
+    pairs, options = [*twice(few), *pairs_of(few)[3:], pairs_of(few)[2]], {}
+    names, images = zip(*pairs, strict=True)
+    sources = {"pairs": pairs, "generator": iter(pairs), "skipping": pairs}
+    sources["dataset"] = tf.data.Dataset.from_tensor_slices({"filename": list(names), "image": list(images)})
+    if kind == "skipping":
+        tfzip.export(pairs[:1], digits_model, str(tmp_path / "earlier"), quiet=True)
+        options = {"skip_in": str(tmp_path / "earlier")}
+    made = export(sources[kind], batch_size=batch, **options)
+    kept = [(record.filename, record.encoded) for record in made[:]]
+    assert kept == pairs_of(few)[1 if kind == "skipping" else 0 :]
+    places = [(2, 0), (12, 1)] if kind == "skipping" else [(3, 1), (13, 2)]
+    left = " of those left" if kind == "skipping" else ""
+    assert made.failures == [
+        (names[name], "read", f"item {here}{left} has the name of item {first}{left}")
+        for name, (here, first) in zip((1, 2), places, strict=True)
+    ]
     assert tfzip.verify(made) == []
 
 
@@ -382,12 +453,10 @@ def test_a_file_with_two_names_is_two_images_and_a_sparse_one_fails(few, export,
 
 
 def test_what_lies_beside_an_image_is_of_its_own_archive(few, export, tmp_path):
-    for number, word in enumerate(("cat", "dog")):
-        files = [(f"{number}/1.png", few.encoded[number]), ("same.png", few.encoded[2]), ("same.cls", word.encode())]
-        write_tar(tmp_path / f"s-{number}.tar", files)
+    for suffix, word in (("png", "cat"), ("gif", "dog")):
+        write_tar(tmp_path / f"s-{suffix}.tar", [(f"same.{suffix}", few.encoded[0]), ("same.cls", word.encode())])
     made = export(str(tmp_path / "s-*.tar"))
-    assert made["same.png"].truth.text == "cat"
-    assert [(f.filename, f.error) for f in made.failures] == [("same.png", "another image before it has this name")]
+    assert {record.filename: record.truth.text for record in made[:]} == {"same.png": "cat", "same.gif": "dog"}
 
 
 _PEAK = """
@@ -455,9 +524,9 @@ TABLES = {
     "a short row": ("a.csv", "path,label\nx,1\ny\n", {}, SourceError, ["line 3", "1 fields", "2"]),
     "a long row": ("a.csv", "path,label\nx,1,2\n", {}, SourceError, ["line 2", "3 fields", "2"]),
     "two columns alike": ("a.csv", "path,label,path\nx,1,y\n", {}, SourceError, ["one name"]),
-    "no filename": ("a.csv", "path,label\nx,1\n,2\n", {}, SourceError, ["row 2", "path"]),
-    "a number": ("a.jsonl", '{"path": "x"}\n{"path": 7}\n', {}, SourceError, ["row 2", "path", "7"]),
-    "a missing key": ("a.jsonl", '{"path": "x"}\n{"label": 7}\n', {}, SourceError, ["row 2", "path"]),
+    "no filename": ("a.csv", "path,label\nx,1\n,2\n", {}, SourceError, ["line 3", "path"]),
+    "a number": ("a.jsonl", '{"path": "x"}\n{"path": 7}\n', {}, SourceError, ["line 2", "path", "7"]),
+    "a missing key": ("a.jsonl", '{"path": "x"}\n{"label": 7}\n', {}, SourceError, ["line 2", "path"]),
     "no JSON": ("a.jsonl", '{"path": "x"}\n\n{"path"\n', {}, SourceError, ["line 3"]),
     "no object": ("a.jsonl", '["x"]\n', {}, SourceError, ["line 1"]),
     "a newer kind": ("a.ndjson", "3\n", {}, SourceError, ["line 1"]),

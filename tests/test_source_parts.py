@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import igzip
 
-from tfzip import framing
+from tfzip import framing, storage
 from tfzip.sources import region
 from tfzip.sources.columns import column_of, truths_of
 
@@ -168,7 +168,7 @@ def test_any_piece_of_several_files_is_read(tmp_path, elsewhere):
     paths = [f"{root}/{number}" for number in range(3)]
     for path, content in zip(paths, contents, strict=True):
         tf.io.write_file(path, content)
-    read = region.reader(paths)
+    read = region.reader([storage.Local(path) for path in paths])
     wanted = [(0, 0, 100_000), (1, 0, 1), (2, 2999, 1), (0, 0, 0), (2, 3000, 0), (0, 99_871, 129), (2, 5, 127)]
     rng = np.random.default_rng(0)
     for file in rng.integers(0, 3, 50):

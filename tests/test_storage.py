@@ -1,9 +1,11 @@
+import gzip
 import os
 import uuid
 
 import pytest
 
 from tfzip import storage
+from tfzip.errors import UsageError
 
 
 @pytest.fixture(params=["local", "ram"])
@@ -178,17 +180,71 @@ def test_files_and_whole_folders_are_removed_and_missing_ones_do_not_matter(fold
     storage.remove([])
 
 
-def test_a_file_is_copied_from_the_disk_and_back(folder, tmp_path):
+def test_a_file_is_copied_from_the_disk(folder, tmp_path):
     data = os.urandom(3_000_000)
-    source, target, path = tmp_path / "source", tmp_path / "target", storage.join(folder, "copy")
+    source, path = tmp_path / "source", storage.join(folder, "copy")
     source.write_bytes(data)
 
     storage.copy_from_local(str(source), path)
-    storage.copy_to_local(path, str(target))
 
     assert get(path) == data
-    assert target.read_bytes() == data
     assert source.read_bytes() == data
+
+
+def test_a_file_is_had_on_the_disk_as_long_as_it_is_needed(folder):
+    data = os.urandom(3_000_000)
+    path = put(storage.join(folder, "images.zip"), data)
+
+    local = storage.Local(path)
+
+    with open(local.path, "rb") as file:
+        assert file.read() == data
+    assert local.path.endswith("images.zip")
+    assert (local.path == path) == storage.is_local(path)
+    there = local.path
+    del local
+    assert os.path.exists(there) == storage.is_local(path)
+    assert get(path) == data
+
+
+def test_a_file_is_read_by_what_reads_files(folder):
+    path, data = storage.join(folder, "file.gz"), os.urandom(100_000)
+    with storage.open(path, "wb") as raw, gzip.open(raw, "wb") as file:
+        file.write(data)
+
+    with storage.open(path, "rb") as raw, gzip.open(raw, "rb") as file:
+        assert file.read(77) == data[:77]
+        assert file.read() == data[77:]
+    with storage.open(path, "rb") as raw:
+        assert (raw.readable(), raw.writable(), raw.seekable()) == (True, False, True)
+        raw.seek(-8, os.SEEK_END)
+        end = raw.tell()
+        assert len(raw.read()) == 8
+        assert raw.tell() == end + 8
+
+
+def test_text_is_read_line_by_line(folder):
+    put(storage.join(folder, "file.txt"), "größe\r\n日本\n".encode())
+
+    with storage.open(storage.join(folder, "file.txt"), "r") as file:
+        assert list(file) == ["größe\r\n", "日本\n"]
+
+
+def test_what_a_file_system_raises_is_an_os_error_that_names_the_path(folder):
+    storage.makedirs(storage.join(folder, "sub"))
+
+    for path, mode in (("none", "rb"), ("sub", "rb"), ("sub", "wb")):
+        with pytest.raises(OSError) as caught, storage.open(storage.join(folder, path), mode) as file:  # noqa: PT011
+            file.read() if mode == "rb" else file.write(b"x")
+        assert caught.value.filename == storage.join(folder, path)
+        assert caught.value.strerror
+        assert "\n" not in caught.value.strerror
+
+
+@pytest.mark.parametrize("use", [storage.exists, storage.makedirs, storage.glob, storage.status])
+def test_a_file_system_that_tensorflow_lacks_is_told_by_its_path(use):
+    with pytest.raises(UsageError, match=r"^nowhere://a/b: TensorFlow reaches no nowhere://"):
+        use("nowhere://a/b")
 
 
 def test_removing_a_link_leaves_what_it_leads_to(tmp_path):

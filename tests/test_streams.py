@@ -81,7 +81,7 @@ def test_a_share_of_failures_is_that_of_all_that_came(few, export, tmp_path, all
     if ends:
         with pytest.raises(tfzip.TooManyFailuresError, match=f"--max-failures is {allowed}"):
             export(stream, max_failures=allowed, batch_size=8)
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out" / "index.zip").exists()
     else:
         made = export(stream, max_failures=allowed, batch_size=8)
         counts = {"images": 40, "records": 40 - bad, "failures": bad, "ignored": 0}

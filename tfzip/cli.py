@@ -13,26 +13,33 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import demo, naming, options, process, terminal
+from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options
+from tfzip.verify import SAMPLE
 
-_INTERRUPTED = 130
+_RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 interrupted."""
+    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 or 143 stopped."""
     if "" not in sys.path:
         sys.path.append("")  # the current folder, for --import and the like, as `python -m tfzip` has it
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
+    with interrupt.handled() as received:
+        try:
+            return _run(parsed)
+        except KeyboardInterrupt as error:
+            return _fail(parsed, str(error) or "interrupted", received.exit_code)
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         return int(parsed.run(parsed) or 0)
     except TfzipError as error:
         return _fail(parsed, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(parsed, "interrupted; nothing was written", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has read enough
         return 1
@@ -68,11 +75,16 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _verify(parsed: argparse.Namespace) -> int:
     with tfzip.open(parsed.out, parsed.split) as export:
-        problems = tfzip.verify(export)
+        asked = {name: value for name in _RERUN if (value := getattr(parsed, name)) is not None}
+        if parsed.deep and parsed.model is None:
+            raise tfzip.UsageError(f"--deep needs --model, that which made the export: {terminal.model(export)}")
+        if asked and not parsed.deep:
+            raise tfzip.UsageError(f"{options.flag(next(iter(asked)))} has no effect without --deep")
+        problems = tfzip.verify(export, **asked)
         for problem in problems:
             print(naming.printable(problem))
         if not problems:
-            print(terminal.verified(export))
+            print(terminal.verified(export, asked.get("sample", SAMPLE) if parsed.deep else 0))
     return 1 if problems else 0
 
 
@@ -86,7 +98,7 @@ def _get(parsed: argparse.Namespace) -> None:
         return
     if parsed.image is not None:
         try:
-            with open(parsed.image, "wb") as file:
+            with storage.open(parsed.image, "wb") as file:
                 file.write(record.encoded or b"")
         except OSError as error:
             raise tfzip.UsageError(f"--image {parsed.image}: cannot write there ({error.strerror})") from None
@@ -169,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m tfzip inspect labelled/",
     )
     inspect.add_argument("--json", action="store_true", help="for programs")
-    reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/")
+    _add_deep(reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/"))
     get = reader("get", _get, "show one record", "python -m tfzip get labelled/ cats/1.jpg --image cat.jpg")
     get.add_argument("filename", metavar="FILENAME", help="as metadata.csv has it")
     get.add_argument("--image", metavar="FILE", help="write the image there; - for standard output, without the rest")
@@ -183,6 +195,19 @@ def _parser() -> argparse.ArgumentParser:
     showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
     showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
     return parser
+
+
+def _add_deep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="then run some of its images through the model again")
+    group = parser.add_argument_group("with --deep", "the model, and what the export was given with it")
+    group.add_argument("--model", help="the one that made the export")
+    group.add_argument("--sample", type=int, metavar="N", help=f"how many images, spread evenly (default: {SAMPLE})")
+    group.add_argument("--import", dest="imports", action="append", metavar="MODULE", help="a module to import first")
+    group.add_argument("--weights", metavar="FILE", help="of keras:NAME")
+    group.add_argument("--preprocess", metavar="MODULE:FUNCTION", help="the function that made the pixels")
+    group.add_argument(
+        "--trust-model", action="store_true", default=None, help="let Keras load code from the model's file"
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -282,7 +307,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "what a record holds of the image: keep (its bytes), jpeg:QUALITY, png, none",
         metavar="WHAT",
     )
-    switch(group, "overwrite", "replace the export that is in OUT")
+    switch(group, "overwrite", "replace the export that is in OUT; an unfinished one of the same call goes on anyway")
 
     group = parser.add_argument_group("running")
     number = _number_or_auto

@@ -7,6 +7,7 @@ TfzipError
 │   ├── OutputExistsError             OUT is in use
 │   ├── NotAnExportError              no finished export there
 │   └── FilenameNotFoundError         the export holds no such record
+├── OutputError (exit code 1)         OUT can no longer be written: full, gone, over quota
 └── DataError (exit code 1)           the call is right, the data is not
     ├── BrokenSourceError             the source ends before its end, or raises
     ├── TooManyFailuresError          more images failed than allowed
@@ -50,6 +51,12 @@ class FilenameNotFoundError(UsageError, KeyError):
     """The export holds no record of that filename."""
 
     __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class OutputError(TfzipError, OSError):
+    """OUT can no longer be written: the disk is full, gone, over its quota."""
+
+    __str__ = Exception.__str__
 
 
 class DataError(TfzipError):

@@ -8,30 +8,41 @@ Nothing is joined by position: filename, image and prediction of a record are on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import index, naming, pairing, schema, storage
+from tfzip import checkpoint, index, naming, pairing, schema, storage
 from tfzip import read as reading
-from tfzip.errors import DataError, SourceError, TfzipError, TooManyFailuresError, UsageError
+from tfzip.checkpoint import Done
+from tfzip.errors import (
+    DataError,
+    OutputError,
+    OutputExistsError,
+    SourceError,
+    TfzipError,
+    TooManyFailuresError,
+    UsageError,
+)
 from tfzip.given import Given
 from tfzip.job import Job, manifest, prepare
 from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
 from tfzip.record import UNKNOWN, Failure, Shard
-from tfzip.sources import open_source, python
+from tfzip.sources import Listed, Stream, open_source, python
 from tfzip.version import __version__
 from tfzip.write import ShardWriter
 
 if TYPE_CHECKING:
-    from tfzip.pipeline import Outcome, Rows
+    from tfzip.outcome import Outcome, Rows
 
 
 def export(
@@ -61,7 +72,7 @@ def export(
         DataError: too many images failed; nothing was written.
     """
     settings, layout = _settled(out, options)
-    return _do(prepare(open_source(source, settings), model, settings), layout)
+    return _do(layout, settings, lambda: (open_source(source, settings), model, None))
 
 
 def write(
@@ -78,14 +89,17 @@ def write(
     Returns and raises what `export` does.
     """
     settings, layout = _settled(out, options)
-    source, likes = python.from_triples(pairing.singly(triples), judged=settings.scores == "auto")
-    scores = likes.pop("scores", None)
-    given = Given("the predictions", scores=scores, columns=likes, brought=True)
-    return _do(prepare(source, None, settings, given), layout)
+
+    def opened() -> tuple[Stream, None, Given]:
+        source, likes = python.from_triples(pairing.singly(triples), judged=settings.scores == "auto")
+        scores = likes.pop("scores", None)
+        return source, None, Given("the predictions", scores=scores, columns=likes, brought=True)
+
+    return _do(layout, settings, opened)
 
 
 def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
-    """The options, checked, and a folder that is free."""
+    """The options, checked, and the folder."""
     try:
         settings = Options(**options)
     except TypeError as error:
@@ -93,17 +107,50 @@ def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[O
     path = os.fspath(out)
     if not path:
         raise UsageError("--out is empty; give a folder")
-    layout = Layout(path, settings.layout, settings.name, settings.split, settings.compression)
-    layout.check_free(settings.overwrite)
-    return settings, layout
+    return settings, Layout(path, settings.layout, settings.name, settings.split, settings.compression)
 
 
-def _do(job: Job, layout: Layout) -> reading.Export | None:
-    if job.options.dry_run:
-        print(_dry_run(job, layout))
+def _do(
+    layout: Layout, options: Options, opened: Callable[[], tuple[Listed | Stream, Any, Given | None]]
+) -> reading.Export | None:
+    """Do what is asked for, or only say what would be done; `opened` gives source, model and predictions."""
+    layout.check_free(options.overwrite)
+    if options.dry_run:
+        source, model, given = opened()
+        print(_dry_run(prepare(source, model, options, given), layout))
         return None
-    _run(job, layout)
-    return reading.open(layout.out, job.options.split)
+    with layout.claimed():
+        layout.check_free(options.overwrite)  # again: another may have finished meanwhile
+        _run(*_settled_job(layout, options, *opened()), layout)
+    return reading.open(layout.out, options.split)
+
+
+def _settled_job(
+    layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None
+) -> tuple[Job, list[Done]]:
+    """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same."""
+    if layout.is_unfinished:
+        planned = checkpoint.as_planned(layout, source)
+        try:
+            job, done = checkpoint.go_on(layout, prepare(planned, model, options, given))
+            _tell_what_is_left(job, done, source)
+            return job, done
+        except OutputExistsError:
+            if not options.overwrite:
+                raise
+        layout.clear()
+    return prepare(source, model, options, given), []
+
+
+def _tell_what_is_left(job: Job, done: Sequence[Done], source: Listed | Stream) -> None:
+    """Say that an unfinished export goes on, and how many images have come too late for it."""
+    if job.options.quiet:
+        return
+    told = f"going on after {len(done)} finished shards"
+    if isinstance(source, Listed) and isinstance(job.source, Listed):
+        late = len(set(source.filenames).difference(job.source.filenames))
+        told += f"; {late} images that have come since stay out" if late else ""
+    print(told, file=sys.stderr)
 
 
 def _dry_run(job: Job, layout: Layout) -> str:
@@ -128,47 +175,53 @@ def _dry_run(job: Job, layout: Layout) -> str:
 # The run.
 
 
-def _run(job: Job, layout: Layout) -> None:
+def _run(job: Job, done: list[Done], layout: Layout) -> None:
+    """Begin the export, or go on after the shards that are done, and finish it."""
     started = time.time()
     described = schema.schema_text(job.features, job.names)
-    layout.begin()
     try:
-        shards, failures = _write_shards(job, layout)
+        if not layout.is_unfinished:
+            checkpoint.begin(layout, job)
+        before = sum(shard.slots for shard in done)
+        shards, failures = _write_shards(job, layout, done)
         counted = sum(shard.records for shard in shards) + len(failures)
         if job.images not in (None, counted):
             raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
         _write_index(job, layout, described, shards, failures)
-        _write_run(layout, started, counted)
+        _write_run(layout, started, counted - before)
         layout.publish([shard.file for shard in shards])
-    except BaseException:
-        layout.abandon()
-        raise
+    except BaseException as error:
+        told = _told_how_to_go_on(error, layout, any(shard.records for shard in done))
+        if told is error:
+            raise
+        raise told from (error.__cause__ or error)
 
 
-def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]:
+def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> BaseException:
+    """The error with what is left; nothing is left where there is nothing to keep."""
+    if not kept:
+        with contextlib.suppress(OSError):
+            layout.clear()
+    then = "the same command goes on after what is finished" if kept else "nothing is left of this export"
+    if isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt(f"interrupted; {then}")
+    if isinstance(error, OSError) and not isinstance(error, TfzipError):
+        return OutputError(f"{layout.out} can no longer be written: {error.strerror or error}; {then}")
+    return type(error)(f"{error}\n{then[0].upper()}{then[1:]}") if kept and isinstance(error, TfzipError) else error
+
+
+def _write_shards(job: Job, layout: Layout, done: list[Done]) -> tuple[list[Shard], list[Failure]]:
+    """Write the shards that are not done yet, and add them; all of them, and all failures."""
     from tfzip import pipeline  # here, since it imports TensorFlow
 
-    writers: list[ShardWriter] = []
-    failures = list(job.source.rejected)
-    allowed = job.options.allowed_failures(job.images)
-    outcomes = _numbered(job, pipeline.outcomes(job))
-    pending = next(outcomes, None)
-    with Progress(job.images, quiet=job.options.quiet) as progress:
-        progress.update(len(failures), len(failures))
-        while pending is not None or len(writers) < (job.plan.shards if job.plan else 1):
-            shard, rows = len(writers), []
-            with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
-                while pending is not None and pending[0] == shard:
-                    outcome = pending[1]
-                    writer.write(outcome.rows.pop("serialized"))
-                    rows.append(outcome.rows)
-                    failures += outcome.failures
-                    progress.update(len(outcome.slots), len(outcome.failures))
-                    _check_failures(job, failures, allowed)
-                    pending = next(outcomes, None)
-            _save_rows(job, layout.work_rows(shard), rows, writer)
-            writers.append(writer)
-    records = sum(writer.records for writer in writers)
+    failures = [*job.source.rejected, *(failure for shard in done for failure in shard.failures)]
+    outcomes = _Ahead(_numbered(job, pipeline.outcomes(job, done), first=len(done)))
+    finished = sum(shard.slots for shard in done) + len(job.source.rejected)
+    with Progress(job.images, quiet=job.options.quiet, done=finished) as progress:
+        progress.update(0, len(failures))
+        while outcomes.next is not None or len(done) < (job.plan.shards if job.plan else 1):
+            done.append(_write_shard(job, layout, len(done), outcomes, failures, progress))
+    records = sum(shard.records for shard in done)
     if not records and not failures:
         held = (
             "" if job.options.skip_in is None else f" that {os.fspath(job.options.skip_in)} does not hold (--skip-in)"
@@ -177,14 +230,52 @@ def _write_shards(job: Job, layout: Layout) -> tuple[list[Shard], list[Failure]]
     if not records:
         raise DataError(f"{job.source.name}: none of its {len(failures)} images gave a record; {_told(failures[0])}")
     _check_failures(job, failures, job.options.allowed_failures(records + len(failures)))
-    files = [layout.shard_file(shard, len(writers)) for shard in range(len(writers))]
-    shards = [Shard(f, w.records, w.bytes, w.sha256) for f, w in zip(files, writers, strict=True)]
-    return shards, failures
+    files = [layout.shard_file(shard, len(done)) for shard in range(len(done))]
+    return [Shard(f, d.records, d.bytes, d.sha256) for f, d in zip(files, done, strict=True)], failures
 
 
-def _numbered(job: Job, outcomes: Iterable[Outcome]) -> Iterator[tuple[int, Outcome]]:
+class _Ahead:
+    """An iterator whose `next` can be looked at before it is taken; None at the end."""
+
+    def __init__(self, outcomes: Iterator[tuple[int, Outcome]]) -> None:
+        self._outcomes = outcomes
+        self.next = next(outcomes, None)
+
+    def of(self, shard: int) -> Iterator[Outcome]:
+        """Take those of a shard."""
+        while self.next is not None and self.next[0] == shard:
+            yield self.next[1]
+            self.next = next(self._outcomes, None)
+
+
+def _write_shard(
+    job: Job, layout: Layout, shard: int, outcomes: _Ahead, failures: list[Failure], progress: Progress
+) -> Done:
+    """Write one shard, adding to the failures."""
+    rows, slots, earlier = [], 0, len(failures)
+    allowed = job.options.allowed_failures(job.images)
+    with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
+        for outcome in outcomes.of(shard):
+            writer.write(outcome.rows.pop("serialized"))
+            rows.append(outcome.rows)
+            slots += len(outcome.slots)
+            failures += outcome.failures
+            progress.update(len(outcome.slots), len(outcome.failures))
+            _check_failures(job, failures, allowed)
+    notes = {
+        "records": writer.records,
+        "bytes": writer.bytes,
+        "sha256": writer.sha256,
+        "slots": slots,
+        "failures": failures[earlier:],
+    }
+    columns, texts = _rows(job, rows, writer.records)
+    return checkpoint.save_shard(layout, shard, notes, {**columns, **writer.locations}, texts)
+
+
+def _numbered(job: Job, outcomes: Iterable[Outcome], first: int) -> Iterator[tuple[int, Outcome]]:
     """Every outcome with its shard; where there is no plan a shard ends before what would make it too large."""
-    options, shard, records, size = job.options, 0, 0, 0
+    options, shard, records, size = job.options, first, 0, 0
     for outcome in outcomes:
         if job.plan is not None:
             yield job.plan.shard_of(int(outcome.slots[0])), outcome
@@ -208,9 +299,9 @@ def _told(failure: Failure) -> str:
     return f"{naming.shown(failure.filename)}: {failure.stage}: {failure.error}"
 
 
-def _save_rows(job: Job, path: str, rows: Sequence[Rows], writer: ShardWriter) -> None:
-    """Leave a finished shard's rows for the index."""
-    merged: Rows = {"truth": np.full(writer.records, UNKNOWN), "truth_text": np.full(writer.records, b"", object)}
+def _rows(job: Job, rows: Sequence[Rows], records: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns and texts of a finished shard, for the index and for whoever goes on after it."""
+    merged: Rows = {"truth": np.full(records, UNKNOWN), "truth_text": np.full(records, b"", object)}
     merged |= {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
     texts: dict[str, Any] = {
         "filename": merged.get("filename", ()),
@@ -220,7 +311,9 @@ def _save_rows(job: Job, path: str, rows: Sequence[Rows], writer: ShardWriter) -
     columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
     if job.index_scores:
         columns["scores"] = merged.get("scores", np.empty((0, job.task.classes), np.float32))
-    index.save_part(path, {**columns, **writer.locations}, texts)
+    noted = ("slot", "hash") if isinstance(job.source, Stream) else ("slot",)
+    columns |= {name: merged.get(name, np.empty(0, np.int64)) for name in noted}
+    return columns, texts
 
 
 # The index.

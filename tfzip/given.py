@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tfzip import naming, storage
 from tfzip.errors import SourceError
 from tfzip.sources.columns import column_of
-from tfzip.sources.table import FILENAME_COLUMNS, read_columns
+from tfzip.sources.table import FILENAME_COLUMNS, check_unique, read_columns
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ _TELLING = ("scores", "prediction", "label")
 
 
 def _from_table(path: str) -> Given:
-    columns = read_columns(path)
-    filenames = _filenames(path, columns)
+    columns, lines = read_columns(path)
+    filenames = _filenames(path, columns, lines)
     telling = next((name for name in _TELLING if name in columns), None)
     kept = [row for row in range(len(filenames)) if telling is None or columns[telling][row] is not None]
     columns = {name: [values[row] for row in kept] for name, values in columns.items()}
@@ -120,7 +120,7 @@ def _from_table(path: str) -> Given:
     return Given(path, columns=_labelled(columns), **common)
 
 
-def _filenames(path: str, columns: dict[str, list[Any]]) -> list[bytes]:
+def _filenames(path: str, columns: dict[str, list[Any]], lines: Sequence[int]) -> list[bytes]:
     """The filenames, which are taken out of the columns."""
     if not columns:
         raise SourceError(f"{path}: it has no rows")
@@ -130,13 +130,9 @@ def _filenames(path: str, columns: dict[str, list[Any]]) -> list[bytes]:
         raise SourceError(f"{path}: none of its columns {', '.join(columns)} is named filename")
     values = columns.pop(named)
     if None in values:
-        raise SourceError(f"{path}, row {values.index(None) + 1}: it has no {named}")
+        raise SourceError(f"{path}, line {lines[values.index(None)]}: it has no {named}")
     filenames = [naming.to_bytes(str(value)) for value in values]
-    seen: set[bytes] = set()
-    for filename in filenames:
-        if filename in seen:
-            raise SourceError(f"{path}: it has two rows of {naming.to_text(filename)}")
-        seen.add(filename)
+    check_unique(path, filenames, lines)
     return filenames
 
 

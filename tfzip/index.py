@@ -17,7 +17,6 @@ import os
 import re
 import struct
 import tempfile
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,7 +58,6 @@ METADATA_FIELDS = (
     "start",
 )
 
-_TEXTS = ("filename", "prediction", "truth_text")
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before an entry's name (APPNOTE.TXT 4.3.7)
 _ZIP64_FIELD = 20  # zipfile adds this much to the extra field of an entry that may pass 2 GiB
@@ -91,38 +89,61 @@ csv.field_size_limit(2**31 - 1)  # several labels of many may be joined in one f
 # Parts: the rows of one shard.
 
 
-def save_part(path: str, columns: Mapping[str, Array], texts: Mapping[str, Sequence[bytes]]) -> None:
-    """Write the rows of one shard.
+def save_part(
+    path: str,
+    columns: Mapping[str, Array],
+    texts: Mapping[str, Sequence[bytes]],
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the rows of one shard; the file is there whole or not at all.
 
     Args:
         path: of the part file.
-        columns: as in COLUMNS, and `scores`.
+        columns: as in COLUMNS, and `scores`; others are for whoever reads the part.
         texts: `filename`, `prediction` and `truth_text`.
+        notes: what else there is to know of the shard, as JSON has it.
     """
     arrays = dict(columns)
-    for name in _TEXTS:
-        arrays[name] = np.frombuffer(b"".join(texts[name]), np.uint8)
-        arrays[f"{name}_end"] = np.cumsum([len(text) for text in texts[name]], dtype=np.int64)
-    part = io.BytesIO()
-    np.savez(part, **arrays)  # type: ignore[arg-type] # for the names that are keywords of its own
-    with storage.open(path, "wb") as file:  # whole, since a remote file cannot be written here and there
-        file.write(part.getvalue())
+    for name, values in texts.items():
+        arrays |= joined_texts(name, values)
+    arrays["notes"] = np.frombuffer(json.dumps(notes or {}).encode(), np.uint8)
+    save_arrays(path, arrays)
 
 
-class _Part:
+def save_arrays(path: str, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a `.npz` file that is there whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type] # for the names that are keywords of its own
+    storage.write_whole(path, content.getvalue())
+
+
+def joined_texts(name: str, texts: Sequence[bytes]) -> dict[str, Array]:
+    """Byte strings as two arrays: all end to end, and where each ends."""
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    return {name: np.frombuffer(b"".join(texts), np.uint8), f"{name}_end": ends}
+
+
+class Part:
     """The rows of one shard, read an array at a time."""
 
     def __init__(self, path: str, shard: int) -> None:
         self._path, self._shard = path, shard
 
     def column(self, name: str) -> Array:
+        """One column."""
         with storage.open(self._path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if name == "shard":
                 return np.full(len(arrays["offset"]), self._shard, np.int32)
             return arrays[name]
 
     def texts(self, name: str) -> list[bytes]:
+        """One column of texts."""
         return split_texts(self.column(name), self.column(f"{name}_end"))
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted of the shard."""
+        return json.loads(self.column("notes").tobytes())
 
 
 def split_texts(blob: Array, ends: Array) -> list[bytes]:
@@ -151,7 +172,7 @@ def write_index(
             storage.copy_from_local(local, path)
         return
     rows = [shard["records"] for shard in manifest["shards"]]
-    tables = [_Part(part, shard) for shard, part in enumerate(parts)]
+    tables = [Part(part, shard) for shard, part in enumerate(parts)]
     with zipfile.ZipFile(path, "w") as archive:
         _write_text(archive, "manifest.json", [json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"])
         _write_text(archive, "labels.txt", (f"{label}\n" for label in labels))
@@ -173,7 +194,7 @@ def _scores_width(manifest: Mapping[str, Any]) -> int:
     return width if width <= INDEXED_SCORES else 0
 
 
-def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[_Part], rows: int) -> None:
+def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int) -> None:
     """All filenames end to end, and where each ends, so that programs need not parse the CSV."""
     ends, total = [], 0
     for table in tables:
@@ -184,7 +205,7 @@ def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[_Part], rows: in
     _write_array(archive, "columns/filename_end.npy", np.int64, (rows,), ends)
 
 
-def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[_Part]) -> None:
+def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
     hashes = np.array([hash_filename(name) for table in tables for name in table.texts("filename")], np.uint64)
     order = np.argsort(hashes, kind="stable")
     _write_array(archive, "lookup/hash.npy", np.uint64, hashes.shape, [hashes[order]])
@@ -196,7 +217,7 @@ def hash_filename(filename: bytes) -> int:
     return int.from_bytes(hashlib.sha256(filename).digest()[:8], "little")
 
 
-def _metadata_lines(tables: Sequence[_Part]) -> Iterator[str]:
+def _metadata_lines(tables: Sequence[Part]) -> Iterator[str]:
     yield _csv_lines([METADATA_FIELDS])
     for table in tables:
         yield _csv_lines(
@@ -289,13 +310,13 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._local = path if storage.is_local(path) else self._copy()
+        self._local = storage.Local(path)
         with self._reading():
-            if not storage.isfile(self._local):
+            if not storage.isfile(self._local.path):
                 raise CorruptError("there is no such file")
-            with open(self._local, "rb") as file:
+            with open(self._local.path, "rb") as file:
                 self._entries = entries.read_entries(file)
-            self._archive = zipfile.ZipFile(self._local)
+            self._archive = zipfile.ZipFile(self._local.path)
         self._arrays: dict[str, Array] = {}
         with self._reading("manifest.json"):
             self.manifest: dict[str, Any] = parse_manifest(self.text("manifest.json"))
@@ -303,14 +324,6 @@ class Index:
     def close(self) -> None:
         """Close the zip; arrays already mapped stay valid."""
         self._archive.close()
-
-    def _copy(self) -> str:
-        """A copy of a remote index on the local disk, for as long as this lives."""
-        descriptor, local = tempfile.mkstemp(suffix=INDEX)
-        os.close(descriptor)
-        weakref.finalize(self, os.remove, local)
-        storage.copy_to_local(self.path, local)
-        return local
 
     @contextlib.contextmanager
     def _reading(self, entry: str = "the zip") -> Iterator[None]:
@@ -425,7 +438,7 @@ class Index:
 
     def _map(self, entry: entries.Entry) -> Array:
         """An array by its header, which is not evaluated, as NumPy would, but has to be as NumPy writes it."""
-        with open(self._local, "rb") as file:
+        with open(self._local.path, "rb") as file:
             file.seek(entry.begin)
             header = _NPY_HEADER.match(file.read(min(entry.stored, _LARGEST_NPY_HEADER)))
         if entry.method != entries.STORED or header is None:
@@ -435,13 +448,13 @@ class Index:
         length, size = header.end(), math.prod(shape) * dtype.itemsize
         if length != 10 + int.from_bytes(header["length"], "little") or length + size != entry.size:
             raise CorruptError("its header does not fit its size")
-        return np.memmap(self._local, dtype, "r", entry.begin + length, shape) if size else np.empty(shape, dtype)
+        return np.memmap(self._local.path, dtype, "r", entry.begin + length, shape) if size else np.empty(shape, dtype)
 
     # Whether it is as written.
 
     def verify_crcs(self) -> str | None:
         """Read every entry against its CRC-32 and size; the first damaged one, or None."""
-        with self._reading(), open(self._local, "rb") as file:
+        with self._reading(), open(self._local.path, "rb") as file:
             damaged = (name for name, entry in self._entries.items() if not entries.is_whole(file, entry))
             return next(damaged, None)
 

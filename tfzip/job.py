@@ -82,7 +82,7 @@ class Job:
 
 
 def prepare(source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None) -> Job:
-    """Load the model, or the predictions, and settle everything about the export.
+    """Load the model, unless it is ready, or the predictions, and settle everything about the export.
 
     Raises UsageError where that cannot be done.
     """
@@ -126,17 +126,25 @@ class _Forecast(NamedTuple):
     names: ClassNames
 
 
-def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forecast:
-    from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
+def load(model: Any, options: Options, fingerprint: str | None = None) -> Predictor:
+    """The model made ready, as the options say; ModelError if it has another fingerprint than one given."""
+    from tfzip import predictor
 
-    ready = predictor.load(
+    return predictor.load(
         model,
         options.signature,
         options.size,
         trust=options.trust_model,
         imports=options.imports or (),
         weights=options.weights,
+        fingerprint=fingerprint,
     )
+
+
+def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forecast:
+    from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
+
+    ready = model if isinstance(model, predictor.Predictor) else load(model, options)
     names = ClassNames(options.labels, ready.labels, source.classes or ())
     shown = evidence.gather(ready.function, ready.input.size)
     scale, prepare = _choose_scale(ready, options, shown.scale)
@@ -373,7 +381,7 @@ def _pixels(job: Job) -> dict[str, Any] | None:
         "dtype": given.dtype.name,
         "scale": job.scale.name,
         "scale_from": job.scale.origin,
-        "preprocess": _shown_preprocess(options.preprocess),
+        "preprocess": shown_function(options.preprocess),
         "resize": options.resize,
         "interpolation": options.interpolation,
         "exif_orientation": options.exif_orientation,
@@ -381,7 +389,8 @@ def _pixels(job: Job) -> dict[str, Any] | None:
     }
 
 
-def _shown_preprocess(function: str | Callable[[Any], Any] | None) -> str | None:
+def shown_function(function: str | Callable[[Any], Any] | None) -> str | None:
+    """A function as `module:name`."""
     if function is None or isinstance(function, str):
         return function
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -6,9 +6,10 @@ export, and one that replaces another leaves that alone until it has finished it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
-from tfzip import storage
+from tfzip import lock, storage
 from tfzip.errors import CorruptError, OutputExistsError, UsageError
 from tfzip.index import INDEX, Index
 from tfzip.naming import ShardName
@@ -17,6 +18,7 @@ from tfzip.read import TFX_FOLDER
 LAYOUTS = ("flat", "tfx")
 RUN = "run.json"
 _WORK = ".tfzip"
+_PLAN, _PUBLISHED = "plan.json", "published.json"
 _TFX_FOLDERS = ("Split-", TFX_FOLDER)
 
 
@@ -37,7 +39,6 @@ class Layout:
         self._shard_prefix = "" if kind == "flat" else f"Split-{split}/"
         self._home = out if kind == "flat" else storage.join(out, f"{TFX_FOLDER}{split}")
         self._work = storage.join(self._home, _WORK)
-        self._made: list[str] = []
 
     # Files at work.
 
@@ -48,6 +49,16 @@ class Layout:
     def work_rows(self, shard: int) -> str:
         """The rows of a finished shard."""
         return storage.join(self._work, f"rows-{shard:05d}.npz")
+
+    @property
+    def work_plan(self) -> str:
+        """What the unfinished export is to be."""
+        return storage.join(self._work, _PLAN)
+
+    @property
+    def work_items(self) -> str:
+        """The items of a source that was listed."""
+        return storage.join(self._work, "items.npz")
 
     @property
     def work_index(self) -> str:
@@ -66,23 +77,19 @@ class Layout:
     # Life.
 
     def check_free(self, overwrite: bool) -> None:
-        """Raise OutputExistsError if OUT holds anything that this export may not replace."""
+        """Raise OutputExistsError if OUT holds anything that this export may neither go on with nor replace."""
         if storage.exists(self.out) and not storage.isdir(self.out):
             raise OutputExistsError(f"{self.out} is a file; give a folder")
         if self._shard_prefix:
             self._check_siblings()
         homes = {self._home, storage.join(self.out, self._shard_prefix).rstrip("/")}
         present = {name for home in homes for name in storage.listdir(home)}
-        if INDEX in present:
-            what = "holds a finished export"
-        elif _WORK in present:
-            what = "holds an unfinished export, or one that is still running"
-        elif present:
+        if INDEX in present and not overwrite and not storage.exists(self._published):
+            raise OutputExistsError(
+                f"{self.out} holds a finished export; give another folder, or --overwrite to replace it"
+            )
+        if present and not present & {INDEX, _WORK}:
             raise OutputExistsError(f"{self.out} is not empty and holds no export; give another folder")
-        else:
-            return
-        if not overwrite:
-            raise OutputExistsError(f"{self.out} {what}; give another folder, or --overwrite to replace it")
 
     def _check_siblings(self) -> None:
         """In the tfx layout OUT holds splits, and nothing beside them."""
@@ -90,39 +97,79 @@ class Layout:
         if other:
             raise OutputExistsError(f"{self.out} holds {other[0]}, no split in the tfx layout; give another folder")
 
-    def begin(self) -> None:
-        """Make an empty work folder."""
-        self._made = [folder for folder in (self._home, self.out) if not storage.exists(folder)]
-        try:
-            storage.remove([self._work])
-            storage.makedirs(self._work)
-        except OSError as error:
-            raise UsageError(f"{self.out}: cannot write there ({error.strerror})") from None
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the only writer of OUT meanwhile; at the end, nothing is left that nothing could go on from.
 
-    def abandon(self) -> None:
-        """Remove what was begun; a finished export that was to be replaced stays."""
-        storage.remove([self._work])
-        storage.remove(folder for folder in self._made if not storage.listdir(folder))
+        Raises OutputExistsError if another process is writing there, UsageError if nobody can.
+        """
+        made = [self._work, *(folder for folder in (self._home, self.out) if not storage.exists(folder))]
+        with contextlib.ExitStack() as stack:
+            stack.callback(storage.remove_empty, made)
+            try:
+                storage.makedirs(self._work)
+                stack.enter_context(lock.held(self._work, self.out))
+            except UsageError:
+                raise
+            except OSError as error:
+                raise UsageError(f"{self.out}: cannot write there ({error.strerror})") from None
+            self._finish_publishing()
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    if not self.is_unfinished:
+                        self.clear()
+
+    @property
+    def _published(self) -> str:
+        """There while all is in its place, or about to be, and the work folder is not tidied up."""
+        return storage.join(self._work, _PUBLISHED)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is an export to go on with."""
+        return storage.exists(self.work_plan)
+
+    def clear(self) -> None:
+        """Empty the work folder; a finished export that was to be replaced stays."""
+        last = (_PUBLISHED, lock.LOCK, lock.HOLDER)
+        names = [_PLAN, *(name for name in storage.listdir(self._work) if name not in last), _PUBLISHED]
+        storage.remove(storage.join(self._work, name) for name in names)
 
     def publish(self, files: Sequence[str]) -> None:
-        """Move the shards, then the index, to their places; what they replace goes first."""
+        """Move the shards, then the index, to their places; what they replace goes first.
+
+        Cut short at any point, it can be called again.
+        """
         old = self._old_files()
         storage.remove(storage.join(self._home, name) for name in (INDEX, RUN))
         storage.remove(storage.join(self.out, file) for file in old if file not in files)
-        if self._shard_prefix:
-            storage.makedirs(storage.join(self.out, self._shard_prefix))
+        folder = storage.join(self.out, self._shard_prefix)
+        storage.makedirs(folder)
         for shard, file in enumerate(files):
-            storage.rename(self.work_shard(shard), storage.join(self.out, file))
+            if storage.exists(self.work_shard(shard)):
+                storage.rename(self.work_shard(shard), storage.join(self.out, file))
         storage.rename(self.work_run, storage.join(self._home, RUN))
-        storage.rename(self.work_index, storage.join(self._home, INDEX))
-        storage.remove([self._work])
+        for synced in (folder, self._home):
+            storage.sync_folder(synced)
+        storage.rename(self.work_plan, self._published)
+        self._finish_publishing()
+
+    def _finish_publishing(self) -> None:
+        """What is left to do once all but the index is in its place."""
+        if storage.exists(self._published):
+            if storage.exists(self.work_index):
+                storage.rename(self.work_index, storage.join(self._home, INDEX))
+                storage.sync_folder(self._home)
+            self.clear()
 
     def _old_files(self) -> list[str]:
         """The shards of the export that is replaced: those its index lists, or those named as ours would be."""
         path = storage.join(self._home, INDEX)
         try:
-            files = [str(shard["file"]) for shard in Index(path).manifest["shards"]] if storage.exists(path) else []
-        except (CorruptError, KeyError, TypeError):
+            files = [str(shard["file"]) for shard in Index(path).manifest["shards"]]
+        except (CorruptError, KeyError, TypeError, FileNotFoundError):
             files = [
                 self._shard_prefix + name
                 for name in storage.listdir(storage.join(self.out, self._shard_prefix))

@@ -10,30 +10,33 @@ that a fault that passes changes no bit; if it is still lost, it is done alone, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import decode, encode, foreign, join, naming, predict, truth
+from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError
 from tfzip.job import Job
+from tfzip.outcome import Outcome, Rows, Watch
 from tfzip.record import Failure
-from tfzip.sources import Element, Listed, Stream
-
-Rows = dict[str, npt.NDArray[Any]]
-"""What a batch gives: `slot`, `serialized`, and the columns of the index, all of one length."""
+from tfzip.sources import Element, Stream
 
 
 class Stages:
     """The functions that the graph is made of, each from element to element; also called one by one, by hand."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, first: int = 0) -> None:
+        """The slots before `first` are done: they are left out, or read again and told by a hash if in a stream."""
         ready, options = job.predictor, job.options
-        self._job = job
+        self._job, self._first = job, first
+        self._rereads = first > 0 and isinstance(job.source, Stream)
         self._read = _reader(job)
         self._find = _unchanged if job.given is None else join.finder(job.given)
         self._decode = decode.decoder(
@@ -51,20 +54,26 @@ class Stages:
         else:
             self._predict = join.predicter(job.task)
         carried = job.source.carried
-        self._encode = encode.encoder(
+        encode_batch = encode.encoder(
             job.written,
             job.reparsed,
             brought=carried.features if carried and carried.whole else (),
             index_scores=job.index_scores,
         )
+        self._encode = _hashing(encode_batch) if isinstance(job.source, Stream) else encode_batch
 
     def dataset(self) -> Any:
-        """The whole graph: a pair for every batch, in order: its items as the source has them, and its rows."""
+        """The whole graph: for every batch, in order, its items as the source has them, and its rows.
+
+        Batches of a stream that are done already have in place of rows the slot and the hash of what was read.
+        """
         job, batch = self._job, self._batch
         if job.predictor.stateful:  # even one parallel call begins the next batch before this one is done
-            batches = _items(job).flat_map(_as_it_is(batch))
+            batches = _items(job, self._first).flat_map(_as_it_is(batch))
         else:  # a thread makes a whole batch: handing each image to another costs as much as decoding a small one
-            batches = _items(job).interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
+            batches = _items(job, self._first).interleave(
+                _as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True
+            )
         options = tf.data.Options()
         # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
         options.threading.max_intra_op_parallelism = 1
@@ -75,11 +84,15 @@ class Stages:
         return batches.prefetch(2 * job.parallel).with_options(options)
 
     def _batch(self, items: Element) -> Any:
-        """A dataset of one pair: the items, and the rows of those that did not fail."""
-        decoded = tf.data.Dataset.from_tensor_slices(items).map(_as_it_is(self._read_and_decode))
-        rows = decoded.ignore_errors().batch(self._job.batch_size).map(_as_it_is(self._predict_and_encode))
-        rows = rows.ignore_errors().concatenate(_no_rows(rows)).take(1)
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), rows))
+        """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""
+        each = tf.data.Dataset.from_tensor_slices(items)
+        new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
+        decoded = new.map(_as_it_is(self._read_and_decode))
+        found = [_one(decoded, self._job.batch_size, self._predict_and_encode)]
+        if self._rereads:
+            old = each.filter(_as_it_is(lambda item: item["slot"] < self._first)).map(_as_it_is(self._read))
+            found.append(_one(old, self._job.batch_size, _hashed))
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), *found))
 
     def _read_and_decode(self, item: Element) -> Element:
         return self._decode(self._find(self._read(item)))
@@ -96,8 +109,7 @@ class Stages:
         """What the batch gives when done once more; None where each lost item is one that cannot be read or decoded."""
         if not any(map(self._is_sound, (_item(items, number) for number in lost))):
             return None
-        _, rows = next(iter(self._batch(items)))
-        return {name: tensor.numpy() for name, tensor in rows.items()}
+        return _arrays(next(iter(self._batch(items)))[1])
 
     def _is_sound(self, item: Element) -> bool:
         try:
@@ -123,7 +135,7 @@ class Stages:
                 return Failure(filename, stage, _reason(error))
             if stage == "read":
                 filename = naming.to_str(item["filename"].numpy())  # a TFRecord has it inside
-        return {name: tensor.numpy() for name, tensor in item.items()}
+        return _arrays(item)
 
     def _filename(self, item: Element) -> str:
         """The name of an item before it is read; of one that has its name inside, where it stands."""
@@ -135,22 +147,34 @@ class Stages:
         return naming.to_str(source.filenames[plan.order[int(item["slot"])]])
 
 
-def _no_rows(rows: Any) -> Any:
-    """A dataset of one batch of no rows, for where nothing came of a batch."""
-    spec: dict[str, tf.TensorSpec] = rows.element_spec
+def _one(items: Any, size: int, function: Callable[[Element], Element]) -> Any:
+    """A dataset of one element: what a function makes of the items that did not fail, together; of none if it fails."""
+    made = items.ignore_errors().batch(size).map(_as_it_is(function)).ignore_errors()
+    spec: dict[str, tf.TensorSpec] = made.element_spec
     nothing = {name: tf.constant([], column.dtype, (0, *column.shape[1:])) for name, column in spec.items()}
-    return tf.data.Dataset.from_tensors(nothing)
+    return made.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
 
 
-def _items(job: Job) -> Any:
-    """Batches of items as the source has them: their slots, and from a stream all that it gave."""
+def _hashing(function: Callable[[Element], Element]) -> Callable[[Element], Element]:
+    return lambda batch: {**function(batch), **_hashed(batch)}
+
+
+def _hashed(batch: Element) -> Element:
+    """The slots of a batch, and of each item a hash of its name and its image, int64."""
+    texts = tf.stack([batch["filename"], batch["encoded"]], 1)
+    hashes = tf.raw_ops.Fingerprint(data=texts, method="farmhash64")
+    return {"slot": batch["slot"], "hash": tf.bitcast(hashes, tf.int64)}
+
+
+def _items(job: Job, first: int) -> Any:
+    """Batches of items as the source has them: their slots from `first` on; from a stream all that it gave."""
     source, limit = job.source, job.options.limit
     if isinstance(source, Stream):
         items = source.elements().take(-1 if limit is None else limit).enumerate()
         numbered = items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item}))
         return numbered.batch(job.batch_size).prefetch(2)  # what comes in order has a thread of its own
     assert job.plan is not None
-    bounds = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size))
+    bounds = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size, first))
     return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
 
 
@@ -191,49 +215,38 @@ def _reason(error: Exception) -> str:
     if "Summarized data: b" in text:  # of an assertion
         text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
     text = text.removeprefix("assertion failed: [").removesuffix("]")
-    return " ".join(text.split()) or type(error).__name__
+    silent = os.strerror(errno.ENOENT) if isinstance(error, tf.errors.NotFoundError) else type(error).__name__
+    return " ".join(text.split()) or silent
 
 
-class Outcome(NamedTuple):
-    """What came of one batch: the slots of its items, the rows of those that gave a record, and the failures."""
+def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
+    """What comes of every batch, in order; after the shards that are done.
 
-    slots: npt.NDArray[np.int64]
-    rows: Rows
-    failures: list[Failure]
-
-
-def outcomes(job: Job) -> Iterator[Outcome]:
-    """What comes of every batch, in order.
-
-    Raises BrokenSourceError where the source ends before its end; UsageError where it shows that predictions made
-    elsewhere are of other images.
+    Raises what `outcome.Watch` does.
     """
-    stages, names, coverage = Stages(job), _Names(), _coverage(job)
-    done = 0
+    first = sum(shard.slots for shard in done)
+    stages, watch = Stages(job, first), Watch(job, done)
     with _uncollected():
         batches = iter(stages.dataset())
     while (batch := _next(job, batches)) is not None:
-        items, tensors = batch
-        slots, rows = items["slot"].numpy(), {name: tensor.numpy() for name, tensor in tensors.items()}
-        lost = _lost(slots, rows)
-        if len(lost) and (retried := stages.retry(items, lost)) is not None:
-            rows, lost = retried, _lost(slots, retried)
-        again = [stages.redo(_item(items, number)) for number in lost]
-        found = [outcome for outcome in again if not isinstance(outcome, Failure)]
-        failures = [outcome for outcome in again if isinstance(outcome, Failure)]
-        rows = _merge([rows, *found])
-        if coverage:
-            failed = [naming.to_bytes(failure.filename) for failure in failures if failure.stage != "read"]
-            coverage.add(len(slots), [*rows["filename"].tolist(), *failed])
-        if not job.source.unique:
-            rows, repeated = names.first(rows)
-            failures += repeated
-        yield Outcome(slots, rows, failures)
-        done += len(slots)
-    if job.images is not None and done < job.images - len(job.source.rejected):
-        raise BrokenSourceError(f"{job.source.name} ended after {done} of its {job.images} images")
-    if coverage and job.options.limit is None and job.options.skip_in is None:
-        coverage.finish()
+        items, *found = batch
+        slots, (rows, *hashes) = items["slot"].numpy(), [_arrays(tensors) for tensors in found]
+        if slots[0] < first:
+            watch.see_again(slots, hashes[0])
+        else:
+            yield watch.see(_outcome(stages, items, slots, rows))
+    watch.finish()
+
+
+def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:
+    """What came of a batch in the end: items that were lost are done again."""
+    lost = _lost(slots, rows)
+    if len(lost) and (retried := stages.retry(items, lost)) is not None:
+        rows, lost = retried, _lost(slots, retried)
+    again = [stages.redo(_item(items, number)) for number in lost]
+    found = [outcome for outcome in again if not isinstance(outcome, Failure)]
+    failures = [outcome for outcome in again if isinstance(outcome, Failure)]
+    return Outcome(slots, _merge([rows, *found]), failures)
 
 
 @contextlib.contextmanager
@@ -253,44 +266,12 @@ def _lost(slots: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.int64]:
     return np.flatnonzero(~np.isin(slots, rows["slot"])) if len(slots) > len(rows["slot"]) else slots[:0]
 
 
+def _arrays(tensors: Element) -> Rows:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
 def _item(items: Element, number: int) -> Element:
     return {name: tensor[number] for name, tensor in items.items()}
-
-
-def _coverage(job: Job) -> join.Coverage | None:
-    """What watches over predictions made elsewhere; None if they are known to be of the source's images."""
-    made, source = job.given, job.source
-    if made is None or made.brought or job.options.allow_partial:
-        return None
-    by_name = made.rows is not None
-    known = (source.unique or not by_name) if isinstance(source, Listed) else not by_name and source.count is not None
-    return None if known else join.Coverage(made, source)
-
-
-class _Names:
-    """The filenames that have come so far, as 64-bit hashes, which are sorted runs of doubling length."""
-
-    def __init__(self) -> None:
-        self._runs: list[npt.NDArray[np.int64]] = []
-
-    def first(self, rows: Rows) -> tuple[Rows, list[Failure]]:
-        """The rows whose filename is new, and a failure for each of the others."""
-        hashes = np.fromiter(map(hash, rows["filename"].tolist()), np.int64, len(rows["filename"]))
-        new = np.zeros(len(hashes), bool)
-        new[np.unique(hashes, return_index=True)[1]] = True
-        for run in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            new &= run[places] != hashes
-        self._add(np.sort(hashes[new]))
-        repeated = [naming.to_str(name) for name in rows["filename"][~new]]
-        kept = {name: values[new] for name, values in rows.items()}
-        return kept, [Failure(name, "read", "another image before it has this name") for name in repeated]
-
-    def _add(self, run: npt.NDArray[np.int64]) -> None:
-        while self._runs and len(self._runs[-1]) <= len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]))
-        if len(run):
-            self._runs.append(run)
 
 
 def _next(job: Job, batches: Iterator[Any]) -> Any:

@@ -27,11 +27,16 @@ class Plan:
         """The number of shards."""
         return len(self.bounds) - 1
 
-    def batches(self, size: int) -> tuple[Positions, Positions]:
-        """The first slot of each batch, and the one after its last: of `size` slots, fewer at the end of a shard."""
-        starts = [np.arange(start, stop, size) for start, stop in pairwise(self.bounds)]
-        stops = [np.minimum(start + size, stop) for start, stop in zip(starts, self.bounds[1:], strict=True)]
-        return np.concatenate(starts), np.concatenate(stops)
+    def batches(self, size: int, first: int = 0) -> tuple[Positions, Positions]:
+        """The first slot of each batch, and the one after its last: of `size` slots, fewer at the end of a shard.
+
+        Those from the slot `first` on, with which a shard begins.
+        """
+        bounds = self.bounds[np.searchsorted(self.bounds, first) :]
+        starts = [np.arange(start, stop, size) for start, stop in pairwise(bounds)]
+        stops = [np.minimum(start + size, stop) for start, stop in zip(starts, bounds[1:], strict=True)]
+        none = np.empty(0, np.int64)
+        return np.concatenate([none, *starts]), np.concatenate([none, *stops])
 
     def shard_of(self, slot: int) -> int:
         """The shard in which a slot lies."""

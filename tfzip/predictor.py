@@ -49,6 +49,7 @@ def load(
     trust: bool = False,
     imports: Sequence[str] = (),
     weights: str | os.PathLike[str] | None = None,
+    fingerprint: str | None = None,
 ) -> Predictor:
     """Make a model ready.
 
@@ -59,11 +60,13 @@ def load(
         trust: allow Keras to load code from the file.
         imports: modules to import first.
         weights: file of an application's weights.
+        fingerprint: the one that it must have; None for any.
 
-    Raises ModelError if it cannot be loaded, does not take one batch of images, or draws random numbers.
+    Raises ModelError if it cannot be loaded, does not take one batch of images, draws random numbers, or is another.
     """
     with tf.device("CPU:0"):  # where Dataset.map runs; it cannot use variables of a GPU
         opened = models.open_model(model, signature=signature, trust=trust, imports=imports, weights=weights)
+        _check_same(opened.name, opened.fingerprint, fingerprint)
         given = inputs.choose(opened.name, opened.inputs, image_size)
         function = _trace(opened, given)
         if given.takes == "encoded" and (key := parsing.image_key(opened.name, function)):
@@ -74,10 +77,12 @@ def load(
                 f"{opened.name}: its outputs depend on random numbers, drawn by {drawn}.\n"
                 "Save it for inference, without augmentation: Keras' own file has that switched off"
             )
+        found = opened.fingerprint or graph.fingerprint(function)
+        _check_same(opened.name, found, fingerprint)
         return Predictor(
             name=opened.name,
             format=opened.format,
-            fingerprint=opened.fingerprint or graph.fingerprint(function),
+            fingerprint=found,
             signature=opened.signature,
             input=given,
             function=function,
@@ -85,6 +90,11 @@ def load(
             labels=opened.labels,
             model=opened.kept,
         )
+
+
+def _check_same(model: str, found: str | None, wanted: str | None) -> None:
+    if found and wanted and found != wanted:
+        raise ModelError(f"{model} is another model: its SHA-256 begins with {found[:12]}, not with {wanted[:12]}")
 
 
 def _trace(model: Model, given: Input) -> Any:

@@ -18,15 +18,17 @@ class Progress:
     Args:
         total: images to do; None if only the end tells.
         quiet: say nothing.
+        done: images that are done already.
         file: where to; standard error by default.
     """
 
-    def __init__(self, total: int | None, *, quiet: bool = False, file: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, *, quiet: bool = False, done: int = 0, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
-        self._total, self._done, self._failed = total, 0, 0
+        self._total, self._done, self._failed, self._before = total, done, 0, done
         self._lines = not quiet and not self._file.isatty()
         self._bar = tqdm(
             total=total,
+            initial=done,
             unit="img",
             file=self._file,
             disable=quiet or self._lines,
@@ -48,7 +50,7 @@ class Progress:
             self._file.flush()
 
     def _line(self) -> str:
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        rate = (self._done - self._before) / max(time.monotonic() - self._started, 1e-9)
         failed = f", {self._failed} failed" if self._failed else ""
         if self._total is None:
             return f"{self._done} images, {rate:.0f} images/s{failed}\n"

@@ -46,12 +46,11 @@ def summary(export: Export, command: str) -> str:
 
 def inspection(export: Export) -> str:
     """Counts, model, classes, confidence, shards and features of an export."""
-    facts, counts, model = export.manifest, export.manifest["counts"], export.manifest["model"]
-    sha256 = model["sha256"]
+    facts, counts = export.manifest, export.manifest["counts"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
         f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
-        f"model     {model['name']} ({model['format']}" + (f", sha256 {sha256[:12]})" if sha256 else ")"),
+        f"model     {model(export)}",
         f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
@@ -69,6 +68,12 @@ def inspection(export: Export) -> str:
     if counts["failures"]:
         lines += ["", "failures", *_failure_lines(export)]
     return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def model(export: Export) -> str:
+    """The model that made an export."""
+    name, kind, sha256 = (export.manifest["model"][key] for key in ("name", "format", "sha256"))
+    return f"{name} ({kind}" + (f", sha256 {sha256[:12]})" if sha256 else ")")
 
 
 def inspection_facts(export: Export) -> dict[str, Any]:
@@ -118,10 +123,12 @@ def _number(value: float) -> float | None:
     return float(str(np.float32(value))) if math.isfinite(value) else None
 
 
-def verified(export: Export) -> str:
-    """What `verify` says of an export in which nothing is wrong."""
+def verified(export: Export, again: int = 0) -> str:
+    """What `verify` says of an export in which nothing is wrong; so many images, or all, were predicted `again`."""
     counted = f"{_count(len(export), 'record')} in {_count(len(export.shards), 'shard')}"
-    return f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
+    line = f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
+    same = f"\n{_count(min(again, len(export)), 'image')} predicted again: the model says what is written"
+    return line + same if again else line
 
 
 def _count(number: int, noun: str) -> str:

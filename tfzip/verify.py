@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import IO, Any
 
 import numpy as np
 
 from tfzip import framing, naming
-from tfzip.errors import CorruptError
+from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
 from tfzip.read import Export
 from tfzip.record import UNKNOWN, Location, Record, parse_record
+
+SAMPLE = 100
+"""Images that are run through a model again, if not asked otherwise."""
 
 _SHOWN_PER_SHARD = 5
 """A shard with many damaged records is told of this many."""
 
 
-def verify(export: Export) -> list[str]:
-    """Check every CRC, count, hash, filename and row of an export; return a line for each problem, none if whole."""
+def verify(
+    export: Export,
+    model: Any = None,
+    *,
+    sample: int | None = None,
+    imports: Sequence[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    preprocess: str | Callable[[Any], Any] | None = None,
+    trust_model: bool | None = None,
+) -> list[str]:
+    """Check every CRC, count, hash, filename and row of an export; return a line for each problem, none if whole.
+
+    Args:
+        export: as `tfzip.open` gives it.
+        model: the model that made it, as `tfzip.export` takes it. If nothing else is wrong, some of its images are then
+            predicted anew, and every record of which the model now says something else is a problem.
+        sample: of how many images, spread evenly over all; None for 100.
+        imports: as the export was given it.
+        weights: as the export was given it.
+        preprocess: as the export was given it.
+        trust_model: as the export was given it.
+
+    Raises UsageError for another model than that, and for an export without the images that the model saw.
+    """
+    asked = {"imports": imports, "weights": weights, "preprocess": preprocess, "trust_model": trust_model}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if model is not None:
+        from tfzip import deep  # here, since it imports TensorFlow
+
+        differences = deep.differences(export, model, SAMPLE if sample is None else sample, **given)
+        return list(_problems(export)) or list(differences)  # a wrong call is told before all this work
+    if given or sample is not None:
+        raise UsageError(f"{' and '.join(given or ['sample'])}: without a model there is nothing to predict anew")
     return list(_problems(export))
 
 

@@ -86,6 +86,7 @@ class ShardWriter:
             self._wait()
             if self._pending or (self._gzip and not self.records):
                 self._flush()
+            storage.sync(self._file)
         finally:
             self._abandon()
 

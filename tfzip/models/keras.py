@@ -66,25 +66,31 @@ def from_file(path: str, name: str, fingerprint: str, *, trust: bool, known: Map
         trust: let Keras load code from the file.
         known: custom layers and functions, by name.
     """
+    file = storage.Local(path)  # an .h5 file is read by its name on the disk
     arguments = {"compile": False, "safe_mode": not trust, "custom_objects": dict(known)}
     try:
-        return from_object(framework().models.load_model(path, **arguments), name, fingerprint)
+        return from_object(framework().models.load_model(file.path, **arguments), name, fingerprint)
     except ModelError:
         raise
     except Exception as error:  # Keras raises whatever the file's content leads to
-        if not _says_keras_2(path):
-            raise ModelError(f"{path}: Keras cannot load it: {first_line(error)}{_hint(trust)}") from error
+        if not _says_keras_2(file.path):
+            raise ModelError(f"{path}: Keras cannot load it: {_said(error, file.path, path)}{_hint(trust)}") from error
     tf_keras = _tf_keras(path)
-    if not trust and _holds_code(path):
+    if not trust and _holds_code(file.path):
         raise ModelError(f"{path}: it holds code, in a Lambda layer; --trust-model lets that run")
     try:
-        return from_object(tf_keras.models.load_model(path, **arguments), name, fingerprint)
+        return from_object(tf_keras.models.load_model(file.path, **arguments), name, fingerprint)
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{path}: neither Keras 3 nor tf_keras can load it: {first_line(error)}{_hint(trust)}"
+            f"{path}: neither Keras 3 nor tf_keras can load it: {_said(error, file.path, path)}{_hint(trust)}"
         ) from error
+
+
+def _said(error: Exception, local: str, path: str) -> str:
+    """What an error says, with the path that the user knows."""
+    return first_line(error).replace(local, path)
 
 
 def _hint(trust: bool) -> str:
@@ -102,7 +108,7 @@ def application(name: str, weights: str | None) -> Model:
     if weights is not None and not storage.exists(weights):
         raise ModelError(f"--weights {weights}: no such file")
     try:
-        model = makers[name](weights="imagenet" if weights is None else weights)
+        model = makers[name](weights="imagenet" if weights is None else storage.Local(weights).path)
         labels = _imagenet_names(keras) if weights is None else ()
     except Exception as error:
         what = f"--weights {weights} cannot be loaded" if weights else "its weights or class names cannot be downloaded"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfzip import storage
-from tfzip.errors import SourceError, UsageError
+from tfzip.errors import SourceError, TfzipError, UsageError
 from tfzip.options import Options, flag
 from tfzip.read import has_index
 from tfzip.read import open as open_export
@@ -26,9 +26,15 @@ def open_source(source: Any, options: Options) -> Listed | Stream:
         source: as `tfzip export --help` tells.
         options: those that are about sources say what is where in it.
 
-    Raises SourceError if it does not exist or holds no images, UsageError for an option that it has no use for.
+    Raises SourceError if it does not exist, cannot be read or holds no images, UsageError for an option that it has no
+    use for.
     """
-    opened = _open(source, options)
+    try:
+        opened = _open(source, options)
+    except OSError as error:
+        if isinstance(error, TfzipError):
+            raise
+        raise SourceError(f"{os.fsdecode(error.filename or str(source))}: {error.strerror or error}") from None
     for option, kinds in _FOR.items():
         if getattr(options, option) not in (None, "none") and opened.kind not in kinds:
             raise UsageError(f"{flag(option)} says nothing of {opened.name}: it is for {' and '.join(kinds)} sources")

@@ -24,7 +24,7 @@ from tfzip.record import EXTRA, Failure, FeatureSpec
 from tfzip.sources import tar
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.folder import SUFFIXES as IMAGES
-from tfzip.sources.source import Listed, Stream
+from tfzip.sources.source import Listed, Stream, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -110,21 +110,23 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     streams, the others are read in any order.
 
     Raises:
-        SourceError: there are no images.
+        SourceError: there are no images, or two of one name.
         BrokenSourceError: an archive is cut short or damaged.
     """
     gzipped = [path for path in paths if path.endswith(_GZIPPED)]
     if gzipped and len(paths) > 1:
         raise SourceError(f"{shown}: give compressed tars one at a time, or uncompress them")
+    files = [storage.Local(path) for path in paths]
     listing, total = _Listing(), 0
-    for number, path in enumerate(paths):
+    for number, (path, file) in enumerate(zip(paths, files, strict=True)):
         try:
-            total = _list_zip(path, number, listing) if path.endswith(".zip") else _list_tar(path, number, listing)
+            total = (_list_zip if path.endswith(".zip") else _list_tar)(file.path, number, listing)
         except _DAMAGE as error:
             raise BrokenSourceError(f"{path}: the archive is damaged or cut short ({error})") from None
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
-    return _source(shown, paths, listing, total if gzipped else None)
+    _check_unique(paths, listing.images)
+    return _source(shown, files, listing, state_of(paths), total if gzipped else None)
 
 
 # Listing.
@@ -208,17 +210,17 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
     """A member by the directory, which begins at `end`, and by its own header."""
     found = partial(_Member, number, naming.to_bytes(info.filename).removeprefix(b"./"))
     if info.flag_bits & 1:
-        return found(0, 0, 0, problem="it is encrypted")
+        return found(info.header_offset, 0, 0, problem="it is encrypted")
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
-        return found(0, 0, 0, problem=problem)
+        return found(info.header_offset, 0, 0, problem=problem)
     header = b""
     if 0 <= info.header_offset < end:
         file.seek(info.header_offset)
         header = file.read(30)
     begin = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
-        return found(0, 0, 0, problem="the archive has no member where its directory says")
+        return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
     trailer = b""
     if info.compress_type == _DEFLATED:
         trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
@@ -228,8 +230,11 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
 # The source.
 
 
-def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | None) -> Listed | Stream:
-    kept, rejected = _sorted_out(listing.images)
+def _source(
+    shown: str, files: Sequence[storage.Local], listing: _Listing, state: Mapping[str, Any], total: int | None
+) -> Listed | Stream:
+    kept = [member for member in listing.images if not member.problem]
+    lost = [member for member in listing.images if member.problem]
     sidecars = [listing.sidecars.get((member.archive, _split(member.name)[0]), {}) for member in kept]
     known = truths_of([naming.to_str(side[".cls"].strip()) if ".cls" in side else None for side in sidecars])
     columns = {EXTRA + name: column for name, column in _json_columns(kept, sidecars).items()}
@@ -239,14 +244,15 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         "name": shown,
         "classes": known.classes,
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
-        "rejected": rejected,
+        "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
+        "state": state,
     }
     columns |= known.labels
     if total is not None:
         texts = {} if known.texts is None else {"truth_text": np.array(known.texts, object)}
         names = {"filename": np.array(filenames, object)}
-        elements = lambda: _streamed(paths[0], total, kept, {**names, **columns, **texts})  # noqa: E731
+        elements = lambda: _streamed(files[0], total, kept, {**names, **columns, **texts})  # noqa: E731
         return Stream(**common, count=len(kept), elements=elements)
     sizes = np.array([member.size for member in kept], np.int64)
     return Listed(
@@ -255,24 +261,21 @@ def _source(shown: str, paths: Sequence[str], listing: _Listing, total: int | No
         sizes=sizes,
         truths=known.texts,
         columns=columns,
-        reader=lambda: _reader(paths, kept),
+        reader=lambda: _reader(files, kept),
     )
 
 
 _KINDS = {"i": "int64", "f": "float"}
 
 
-def _sorted_out(images: Sequence[_Member]) -> tuple[list[_Member], list[Failure]]:
-    """The members that can be read, and why the others cannot."""
-    kept, rejected, seen = [], [], set()
+def _check_unique(paths: Sequence[str], images: Sequence[_Member]) -> None:
+    """Raise SourceError if two images have one name."""
+    first: dict[bytes, _Member] = {}
     for member in images:
-        problem = "another image before it has this name" if member.name in seen else member.problem
-        if problem:
-            rejected.append(Failure(naming.to_str(member.name), "read", problem))
-        else:
-            kept.append(member)
-        seen.add(member.name)
-    return kept, rejected
+        if (other := first.setdefault(member.name, member)) is not member:
+            places = (f"{paths[one.archive]} at byte {one.offset}" for one in (other, member))
+            name = naming.to_text(member.name)
+            raise SourceError(f"two images are named {name}: {' and '.join(places)}; drop one: filenames are keys")
 
 
 def _json_columns(members: Sequence[_Member], sidecars: Sequence[Mapping[str, bytes]]) -> dict[str, Any]:
@@ -300,13 +303,13 @@ def _compact(value: Any) -> Any:
 # The graph.
 
 
-def _reader(paths: Sequence[str], members: Sequence[_Member]) -> Callable[[tf.Tensor], Element]:
+def _reader(files: Sequence[storage.Local], members: Sequence[_Member]) -> Callable[[tf.Tensor], Element]:
     """A graph function: a position -> the member's name and bytes."""
     import tensorflow as tf
 
     from tfzip.sources import region
 
-    read_piece = region.reader(paths)
+    read_piece = region.reader(files)
     names, trailers = tf.constant([m.name for m in members]), tf.constant([m.trailer for m in members])
     archives, offsets, sizes, inflated = (
         tf.constant([getattr(member, name) for member in members], tf.int64)
@@ -361,14 +364,14 @@ def _inflate(piece: bytes, trailer: bytes, size: int) -> tuple[bytes, bool]:
     return (content, True) if right else (b"", False)
 
 
-def _streamed(path: str, total: int, members: Sequence[_Member], columns: Mapping[str, Any]) -> Any:
+def _streamed(file: storage.Local, total: int, members: Sequence[_Member], columns: Mapping[str, Any]) -> Any:
     """The members of a compressed tar, in order."""
     import tensorflow as tf
 
     from tfzip.sources import region
 
     starts, sizes = (np.array([getattr(m, name) for m in members], np.int64) for name in ("offset", "size"))
-    pieces = region.gzip_pieces(path, total, starts, sizes)
+    pieces = region.gzip_pieces(file.path, total, starts, sizes)
     known = tf.data.Dataset.from_tensor_slices({name: tf.constant(column) for name, column in columns.items()})
     join = tf.autograph.experimental.do_not_convert(lambda known, piece: {**known, "encoded": piece})
     return tf.data.Dataset.zip((known, pieces)).map(join)

@@ -38,6 +38,7 @@ def from_export(path: str, options: Options) -> Stream:
         classes=[name.encode() for name in export.labels] if known else None,
         carried=Carried(carried, export.image_key, record.FILENAME, whole=carried == export.features),
         count=len(export),
+        state={"shards": [shard["sha256"] for shard in export.manifest["shards"]]},
         elements=lambda: _elements(export, known),
     )
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import glob
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from tfzip import storage
+from tfzip import naming, storage
 from tfzip.errors import SourceError, UsageError
 from tfzip.sources.source import Listed, file_reader
 
@@ -23,11 +25,13 @@ SUFFIXES = frozenset(
 """A file whose name ends so, in any case, is an image."""
 
 _MAGIC = re.compile("[*?[]")
+_UNKNOWN = (0, 0)
 
 
 class _File(NamedTuple):
     filename: bytes  # below the root, with forward slashes
     size: int
+    stamp: int  # when it was last changed, in nanoseconds
 
 
 def is_glob(path: str) -> bool:
@@ -40,14 +44,14 @@ def expand(path: str) -> list[str]:
     if storage.exists(path):
         return [path]
     if not storage.is_local(path):
-        return sorted(_gfile().glob(path))
+        return sorted(_glob_remote(path))
     return sorted(os.fsdecode(found) for found, _ in _glob(os.fsencode(path)))
 
 
 def from_folder(root: str, labels: str) -> Listed:
     """List the images below a folder, links to folders followed."""
     if not storage.is_local(root):
-        return _listed(root, _walk_remote(root), labels, shown=root)
+        return _listed(root, _remote(storage.join(root, ""), storage.walk(root.rstrip("/"))), labels, shown=root)
     try:
         files = list(_walk(os.fsencode(root), b"", ()))
     except OSError as error:
@@ -62,15 +66,12 @@ def from_glob(pattern: str, labels: str) -> Listed:
     root = root[: root.rfind("/") + 1]
     if storage.is_local(pattern):
         name = os.fsencode(pattern)
-        found = _glob(name) if match else [(name, _size(name) or 0)]
-        files = [_File(path[len(os.fsencode(root)) :], size) for path, size in found]
+        found = _glob(name) if match else [(name, _status(name) or _UNKNOWN)]
+        files = [_File(path[len(os.fsencode(root)) :], *status) for path, status in found]
     else:
-        gfile = _gfile()
-        files = [
-            _File(path[len(root) :].encode(), gfile.stat(path).length)
-            for path in gfile.glob(pattern)
-            if not gfile.isdir(path)
-        ]
+        files = _remote(
+            root, (path for path in _glob_remote(pattern) if not storage.isdir(path)) if match else [pattern]
+        )
     return _listed(root or ".", files, labels, shown=pattern)
 
 
@@ -86,8 +87,8 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
             name = below + entry.name
             if _is_folder(entry):
                 yield from _walk(root, name + b"/", (*above, identity))
-            elif (size := _size(entry.path)) is not None:
-                yield _File(name, size)
+            elif (found := _status(entry.path)) is not None:
+                yield _File(name, *found)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -97,25 +98,25 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _size(path: bytes) -> int | None:
-    """The size of a file, 0 for one that cannot be reached (a dangling link): reading it will say why.
+def _status(path: bytes) -> tuple[int, int] | None:
+    """The size of a file and its last change; for one that cannot be reached (a dangling link) reading it will say why.
 
     None for what is no file: a pipe would be read for ever.
     """
     try:
         status = os.stat(path)
     except OSError:
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return _UNKNOWN
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _glob(pattern: bytes) -> Iterator[tuple[bytes, int]]:
-    """The files that match and their sizes, each once, and none by way of a link from a folder to one above it."""
+def _glob(pattern: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The files that match, each once, and none by way of a link from a folder to one above it."""
     circular = functools.cache(_is_circular)
     for path in dict.fromkeys(glob.iglob(pattern, recursive=True)):
-        size = _size(path)
-        if size is not None and not circular(os.path.dirname(path)):
-            yield path, size
+        status = _status(path)
+        if status is not None and not circular(os.path.dirname(path)):
+            yield path, status
 
 
 def _is_circular(folder: bytes) -> bool:
@@ -125,20 +126,28 @@ def _is_circular(folder: bytes) -> bool:
     return len({os.path.realpath(way) for way in ways}) < len({os.path.normpath(way) for way in ways})
 
 
-def _gfile() -> Any:
-    import tensorflow as tf
-
-    return tf.io.gfile
+def _remote(root: str, paths: Iterable[str]) -> list[_File]:
+    return [_File(naming.to_bytes(path[len(root) :]), *storage.status(path)) for path in paths]
 
 
-def _walk_remote(root: str) -> list[_File]:
-    gfile = _gfile()
-    start = len(root.rstrip("/")) + 1
-    return [
-        _File(storage.join(folder, name)[start:].encode(), gfile.stat(storage.join(folder, name)).length)
-        for folder, _, names in gfile.walk(root)
-        for name in names
-    ]
+def _glob_remote(pattern: str) -> list[str]:
+    """What matches a pattern elsewhere, by the rules of the local disk: hidden names are not meant by wildcards."""
+    parts = pattern.split("/")
+    root = "/".join(itertools.takewhile(lambda part: not is_glob(part), parts))
+    found = storage.walk(root) if "**" in parts else storage.glob(pattern)
+    return [path for path in found if _matches(path.split("/"), parts)]
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern."""
+    if not pattern or not path:
+        return not path and all(part == "**" for part in pattern)
+    hidden, rest = path[0].startswith("."), pattern[1:]
+    if pattern[0] == "**":
+        return _matches(path, rest) or (not hidden and _matches(path[1:], pattern))
+    if hidden and not pattern[0].startswith("."):
+        return False
+    return fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], rest)
 
 
 def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Listed:
@@ -155,6 +164,7 @@ def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Liste
         name=shown,
         filenames=filenames,
         sizes=np.array([image.size for image in images], np.int64),
+        stamps=np.array([image.stamp for image in images], np.int64),
         truths=truths,
         classes=None if truths is None else sorted(set(truths) - {b""}),
         ignored=len(files) - len(images),

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -52,6 +53,7 @@ def from_arrays(images: Any, options: Options) -> Listed:
         name="the array",
         filenames=filenames,
         sizes=np.full(len(pixels), pixels[0].size, np.int64),
+        state={"crc32c": google_crc32c.value(np.ascontiguousarray(pixels))},
         reader=lambda: _array_reader(pixels, filenames),
     )
 

@@ -17,12 +17,9 @@ _CHUNK = 1 << 20
 Positions = npt.NDArray[np.int64]
 
 
-def reader(paths: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A graph function: which file, offset and size (int64) -> the bytes there.
-
-    Local files are mapped into memory; others are read once, whole.
-    """
-    regions = [_mapped(path) if storage.is_local(path) else _whole(path) for path in paths]
+def reader(files: Sequence[storage.Local]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A graph function: which file, offset and size (int64) -> the bytes there. Files are mapped into memory."""
+    regions = [_mapped(file) for file in files]
 
     def read(file: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         if len(regions) == 1:
@@ -37,9 +34,9 @@ def reader(paths: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], 
     return read
 
 
-def _mapped(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _mapped(file: storage.Local) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """TensorFlow reads no part of a file at an offset, but it maps a file as a tensor of bytes."""
-    return lambda offset, size: tf.slice(values(path, tf.uint8), [offset], [size])
+    return lambda offset, size: tf.slice(values(file.path, tf.uint8), [offset], [size])
 
 
 def values(path: str, dtype: tf.DType) -> tf.Tensor:
@@ -52,12 +49,6 @@ def values(path: str, dtype: tf.DType) -> tf.Tensor:
         untouched = tf.compat.v1.AttrValue(list=tf.compat.v1.AttrValue.ListValue(i=[]))
         mapped.op._set_attr("_scoped_allocator", untouched)
     return mapped
-
-
-def _whole(path: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    with storage.open(path, "rb") as file:
-        content = tf.constant(np.frombuffer(file.read(), np.uint8))
-    return lambda offset, size: tf.slice(content, [offset], [size])
 
 
 def gzip_pieces(path: str, total: int, starts: Positions, sizes: Positions) -> Any:

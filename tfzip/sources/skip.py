@@ -35,6 +35,7 @@ def without(source: Listed | Stream, export: Export) -> Listed | Stream:
         source,
         filenames=[source.filenames[row] for row in kept],
         sizes=source.sizes[kept],
+        stamps=None if source.stamps is None else source.stamps[kept],
         truths=None if source.truths is None else [source.truths[row] for row in kept],
         columns={name: values[kept] for name, values in source.columns.items()},
         reader=lambda: _reader(source, kept),
@@ -62,4 +63,4 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
         new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
         return source.elements().filter(new)
 
-    return dataclasses.replace(source, count=None, elements=elements)
+    return dataclasses.replace(source, count=None, elements=elements, place="item {} of those left".format)

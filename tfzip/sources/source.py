@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tfzip import storage
 from tfzip.record import Failure, FeatureSpec
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Source:
     `classes` are the labels that its truth may have, in order: empty where they are not known beforehand, None where it
     knows no truth at all. `features` are what it adds to every record, values of the element by key; `carried` what its
     items bring already serialized. `rejected` are items that its listing shows to be no good, `ignored` counts what
-    is there but is no image. Filenames that are not known to be `unique` are compared as they come.
+    is there but is no image. Filenames that are not known to be `unique` are compared as they come; `place` tells
+    people where an item is, by its position. `state` is what tells whether the source itself is still what it was, as
+    JSON has it.
     """
 
     kind: str
@@ -52,6 +55,8 @@ class Source:
     ignored: int = 0
     carried: Carried | None = None
     unique: bool = True
+    place: Callable[[int], str] = "item {}".format
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,8 @@ class Listed(Source):
 
     `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
     none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
-    -> the item's `filename` and `encoded`.
+    -> the item's `filename` and `encoded`. `stamps` are the times of the items' last changes, in nanoseconds; None
+    where `state` tells of all of them together.
     """
 
     filenames: Sequence[bytes]
@@ -68,6 +74,7 @@ class Listed(Source):
     reader: Callable[[], Callable[[tf.Tensor], Element]]
     truths: Sequence[bytes] | None = None
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    stamps: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,11 @@ class Stream(Source):
     read: Callable[[Element], Element] = lambda item: item
     count: int | None = None
     explain: Callable[[Exception], Exception | None] = lambda _: None
+
+
+def state_of(paths: Sequence[str]) -> dict[str, Any]:
+    """What tells whether files are still what they were: name, size and time of the last change of each."""
+    return {"files": [[path.rpartition("/")[2], *storage.status(path)] for path in paths]}
 
 
 def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:

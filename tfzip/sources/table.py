@@ -7,9 +7,9 @@ import io
 import json
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,15 +36,17 @@ def from_table(path: str, options: Options) -> Listed:
     the folder that all share. Columns that are neither filename nor label become features `extra/COLUMN`, each of
     one type: int64 or float where all its values are such, else bytes.
 
-    Raises SourceError for a file that is no such table or names nothing, UsageError for a column that is not there.
+    Raises SourceError for a file that is no such table, names nothing or one image twice, UsageError for a column that
+    is not there.
     """
-    rows = read_columns(path)
+    rows, lines = read_columns(path)
     if not rows:
         raise SourceError(f"{path}: it names no images")
-    named, labelled = ("filename", None) if path.endswith(".txt") else _columns(path, rows, options)
+    named, labelled = ("filename", None) if path.endswith(".txt") else _columns(path, rows, lines, options)
     paths = [naming.to_bytes(str(value)) for value in rows.pop(named)]
     truths = rows.pop(labelled) if labelled else None
     root, filenames, rejected = _below(path, paths, options.root)
+    check_unique(path, filenames, lines)
     kept = [row for row, filename in enumerate(filenames) if filename]
     return _listed(path, root, [filenames[row] for row in kept], rejected, kept, truths, rows)
 
@@ -62,12 +64,14 @@ def _listed(
     for name, values in rows.items():
         columns[EXTRA + name] = column = column_of([values[row] for row in kept])
         features[EXTRA + name] = FeatureSpec({"i": "int64", "f": "float"}.get(column.dtype.kind, "bytes"))
+    statuses = _statuses(root, filenames)
     known = truths_of(None if truths is None else [truths[row] for row in kept])
     return Listed(
         kind="list" if path.endswith(".txt") else "table",
         name=path,
         filenames=filenames,
-        sizes=_sizes(root, filenames),
+        sizes=statuses[:, 0],
+        stamps=statuses[:, 1],
         truths=known.texts,
         classes=known.classes,
         columns={**columns, **known.labels},
@@ -80,37 +84,44 @@ def _listed(
 # What is written there.
 
 
-def read_columns(path: str) -> dict[str, list[Any]]:
-    """The columns by name; a list has the one column `filename`."""
+class Rows(NamedTuple):
+    """A table: its columns by name, and the line of the file on which each row begins."""
+
+    columns: dict[str, list[Any]]
+    lines: list[int]
+
+
+def read_columns(path: str) -> Rows:
+    """A table as it is written; a list has the one column `filename`."""
     try:
         with storage.open(path, "rb") as file:
             text = naming.to_str(file.read()).removeprefix("\ufeff")
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}") from None
     if path.endswith(".txt"):
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
-        return {"filename": lines} if (lines := [line for line in lines if line]) else {}
-    records = _csv_rows(path, text) if path.endswith(".csv") else _json_rows(path, text)
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return {name: [record.get(name) for record in records] for name in names}
+        numbered = enumerate((line.removesuffix("\r") for line in text.split("\n")), start=1)
+        found = [(number, {"filename": line}) for number, line in numbered if line]
+    else:
+        found = list(_csv_rows(path, text) if path.endswith(".csv") else _json_rows(path, text))
+    names = dict.fromkeys(name for _, record in found for name in record)
+    return Rows({name: [record.get(name) for _, record in found] for name in names}, [line for line, _ in found])
 
 
-def _csv_rows(path: str, text: str) -> list[dict[str, Any]]:
+def _csv_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""))
     names = next(reader, [])
     if len(set(names)) < len(names):
         raise SourceError(f"{path}: two of its columns have one name ({', '.join(names)})")
-    records = []
+    line = reader.line_num + 1
     for row in reader:
         if row and len(row) != len(names):
-            raise SourceError(f"{path}, line {reader.line_num}: {len(row)} fields, but the first line has {len(names)}")
+            raise SourceError(f"{path}, line {line}: {len(row)} fields, but the first line has {len(names)}")
         if row:
-            records.append({name: value or None for name, value in zip(names, row, strict=True)})
-    return records
+            yield line, {name: value or None for name, value in zip(names, row, strict=True)}
+        line = reader.line_num + 1
 
 
-def _json_rows(path: str, text: str) -> list[dict[str, Any]]:
-    records = []
+def _json_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -120,11 +131,12 @@ def _json_rows(path: str, text: str) -> list[dict[str, Any]]:
             raise SourceError(f"{path}, line {number}: no JSON ({error})") from None
         if not isinstance(record, dict):
             raise SourceError(f"{path}, line {number}: no JSON object")
-        records.append(record)
-    return records
+        yield number, record
 
 
-def _columns(path: str, rows: Mapping[str, Sequence[Any]], options: Options) -> tuple[str, str | None]:
+def _columns(
+    path: str, rows: Mapping[str, Sequence[Any]], lines: Sequence[int], options: Options
+) -> tuple[str, str | None]:
     """The columns of filenames and of labels: those asked for, or those that have a usual name."""
     for option, name in (("filename", options.filename_column), ("label", options.label_column)):
         if name is not None and name not in rows:
@@ -134,9 +146,9 @@ def _columns(path: str, rows: Mapping[str, Sequence[Any]], options: Options) -> 
     if named is None:
         raise UsageError(f"{path}: say with --filename-column which of {', '.join(rows)} is the filename")
     labelled = options.label_column or next((usual[name] for name in LABEL_COLUMNS if name in usual), None)
-    for row, value in enumerate(rows[named], start=1):
+    for line, value in zip(lines, rows[named], strict=True):
         if not isinstance(value, str) or not value:
-            raise SourceError(f"{path}, row {row}: its {named} is {value!r}, no filename")
+            raise SourceError(f"{path}, line {line}: its {named} is {value!r}, no filename")
     return named, labelled
 
 
@@ -151,21 +163,29 @@ def _below(table: str, paths: Sequence[bytes], root: str | None) -> tuple[bytes,
     whole = [_joined(base, path) for path in paths]
     if root is None and not all(path.startswith(_slashed(base)) for path in whole):
         base = _shared_folder(whole)
-    start, seen, rejected = _slashed(base), set(), []
+    start, outside = _slashed(base), f"lies outside {os.fsdecode(base)}"
     filenames = [path[len(start) :] if path.startswith(start) else b"" for path in whole]
-    for row, (path, filename) in enumerate(zip(paths, filenames, strict=True)):
-        if not filename or filename in seen:
-            error = "named before" if filename else f"lies outside {os.fsdecode(base)}"
-            rejected.append(Failure(naming.to_str(filename or path), "read", error))
-            filenames[row] = b""
-        seen.add(filename)
-    return start, filenames, rejected
+    lost = [path for path, filename in zip(paths, filenames, strict=True) if not filename]
+    return start, filenames, [Failure(naming.to_str(path), "read", outside) for path in lost]
+
+
+def check_unique(table: str, filenames: Sequence[bytes], lines: Sequence[int]) -> None:
+    """Raise SourceError for a filename that comes twice; what is rejected has none."""
+    first: dict[bytes, int] = {}
+    for line, filename in zip(lines, filenames, strict=True):
+        if filename and (earlier := first.setdefault(filename, line)) != line:
+            name = naming.to_text(filename)
+            raise SourceError(f"{table}: lines {earlier} and {line} both name {name}; drop one: filenames are keys")
 
 
 def _joined(base: bytes, path: bytes) -> bytes:
+    """A path below a folder, or as it is if it is whole; without `.` and `..`."""
     if not storage.is_local(os.fsdecode(path)):
-        return path
-    return posixpath.normpath(posixpath.join(base, path)) if b"://" not in base else _slashed(base) + path
+        base, path = path, b""
+    scheme, mark, folder = base.rpartition(b"://")
+    if mark and path.startswith(b"/"):  # on the disk of this machine, whatever the base is
+        return posixpath.normpath(path)
+    return scheme + mark + posixpath.normpath(posixpath.join(folder, path))
 
 
 def _shared_folder(paths: Sequence[bytes]) -> bytes:
@@ -178,15 +198,16 @@ def _slashed(folder: bytes) -> bytes:
     return folder if folder.endswith(b"/") else folder + b"/"
 
 
-def _sizes(root: bytes, filenames: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The size of each file, 0 for one that is not there: reading it will say so."""
+def _statuses(root: bytes, filenames: Sequence[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The size of each file and its last change, [files, 2]; 0 for one that is not there: reading it will say so."""
     if not storage.is_local(os.fsdecode(root)):
-        return np.full(len(filenames), _FAR, np.int64)
-    return np.array([_size(root + filename) for filename in filenames], np.int64)
+        return np.tile(np.array([_FAR, 0]), (len(filenames), 1))
+    return np.array([_status(root + filename) for filename in filenames], np.int64).reshape(-1, 2)
 
 
-def _size(path: bytes) -> int:
+def _status(path: bytes) -> tuple[int, int]:
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except OSError:
-        return 0
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

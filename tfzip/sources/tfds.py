@@ -46,6 +46,7 @@ def from_tfds(shown: str, options: Options) -> Stream:
         features={EXTRA + key: spec for key, spec in extra.items()},
         unique=named is None,
         count=sum(counts),
+        state={"dataset": builder.info.full_name, "splits": splits},
         elements=lambda: _elements(builder, splits, image, truth, classes, named, extra),
     )
 

@@ -14,7 +14,7 @@ from tfzip import framing, record, storage
 from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
 from tfzip.options import Options
 from tfzip.record import ENCODED, FILENAME, UNKNOWN, FeatureSpec
-from tfzip.sources.source import Carried, Listed, Stream
+from tfzip.sources.source import Carried, Listed, Stream, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,6 +54,8 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
         "classes": None if keys.truth is None else (),
         "carried": Carried(keys.features, keys.image, keys.filename),
         "unique": False,
+        "place": _placer(paths, [len(sizes) for _, sizes, _ in found]),
+        "state": state_of(paths),
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
     if any(gzipped) or (options.shuffle is None and options.shards is None):
@@ -86,6 +88,17 @@ def _frames(path: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bo
         except (CorruptError, EOFError, OSError, igzip.igzip_lib.IsalError) as error:
             raise BrokenSourceError(f"{path}: the TFRecord file is damaged or cut short ({error})") from None
     return frames[:, 0], frames[:, 1], gzipped
+
+
+def _placer(paths: Sequence[str], counts: Sequence[int]) -> Callable[[int], str]:
+    """A function: the position of a record -> which one of which file it is."""
+    stops = np.cumsum(counts)
+
+    def place(position: int) -> str:
+        file = int(np.searchsorted(stops, position, "right"))
+        return f"record {position - int(stops[file]) + counts[file]} of {paths[file]}"
+
+    return place
 
 
 def _sampled(shown: str, paths: Sequence[str]) -> dict[str, FeatureSpec]:

@@ -1,0 +1,189 @@
+"""What an unfinished export leaves in its work folder: what it is to be, the items it is of, the shards that are done.
+
+The plan is written before any work, so that whoever comes back can tell whether it is still the same export; a shard
+counts as done once its rows are there, which are written last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tfzip import index, storage
+from tfzip.errors import CorruptError, OutputExistsError
+from tfzip.job import Job, shown_function
+from tfzip.layout import Layout
+from tfzip.options import Options, flag
+from tfzip.record import Failure
+from tfzip.sources import Listed, Stream, planned
+from tfzip.version import __version__
+
+_FREE = frozenset(
+    # Options that change no byte of what is written, and those of which the plan says what they come to.
+    [
+        "overwrite",
+        "dry_run",
+        "quiet",
+        "on_error",
+        "max_failures",
+        "trust_model",
+        "imports",
+        "weights",
+        "predictions",
+        "labels",
+        "batch_size",
+        "parallel",
+    ]
+)
+
+
+class Done(NamedTuple):
+    """One finished shard: what its file holds, how many slots went into it, what failed of them, and its rows."""
+
+    records: int
+    bytes: int
+    sha256: str
+    slots: int
+    failures: Sequence[Failure]
+    part: index.Part
+
+
+# The plan.
+
+
+def begin(layout: Layout, job: Job) -> None:
+    """Write down what the export is to be."""
+    layout.clear()
+    if isinstance(job.source, Listed) and job.source.stamps is not None:
+        planned.save(layout.work_items, job.source)
+    storage.write_whole(layout.work_plan, json.dumps(_facts(job), indent=2).encode())
+
+
+def as_planned(layout: Layout, source: Listed | Stream) -> Listed | Stream:
+    """The source with the items that the unfinished export in OUT is of, if there is one, and if it noted them."""
+    if isinstance(source, Listed) and source.stamps is not None and storage.exists(layout.work_items):
+        return planned.restore(layout.work_items, source)
+    return source
+
+
+def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
+    """The job with the batch and parallelism of the unfinished export in OUT, and the shards of it that are done.
+
+    Raises OutputExistsError, which names the differences, if that is another export.
+    """
+    old = _plan(layout)
+    kept = {name: old[name] for name in ("batch_size", "parallel") if getattr(job.options, name) == "auto"}
+    job = dataclasses.replace(job, **kept)
+    differences = list(_differences(old, json.loads(json.dumps(_facts(job)))))
+    if differences:
+        raise OutputExistsError(
+            f"{layout.out} holds an unfinished export of another kind: {'; '.join(differences)}.\n"
+            "Call it as it was called before, give another folder, or --overwrite to begin anew"
+        )
+    if job.predictor.stateful:  # what it says of an image hangs on all that came before
+        return job, []
+    return job, _done(layout, job.plan.shards if job.plan else None)
+
+
+def _plan(layout: Layout) -> dict[str, Any]:
+    try:
+        with storage.open(layout.work_plan, "r") as file:
+            return dict(json.loads(file.read()))
+    except (ValueError, TypeError):
+        raise CorruptError(f"{layout.work_plan} is damaged; remove the folder {layout.out} and begin anew") from None
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    """All that the bytes of an export depend on, but for its items."""
+    import tensorflow as tf
+
+    options, ready = job.options, job.predictor
+    chosen = {flag(name): _shown(getattr(options, name)) for name in _names(Options) if name not in _FREE}
+    return {
+        "tfzip": __version__,
+        "TensorFlow": tf.__version__,
+        **chosen,
+        "the kind of source": job.source.kind,
+        "the source": dict(job.source.state),
+        "the model": ready.fingerprint,
+        "the task": job.task.name,
+        "the class names": list(job.names),
+        "batch_size": job.batch_size,
+        "parallel": job.parallel,
+    }
+
+
+def _names(kind: Any) -> Iterator[str]:
+    return (field.name for field in dataclasses.fields(kind))
+
+
+def _shown(value: Any) -> Any:
+    if callable(value):
+        return shown_function(value)
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in dict.fromkeys([*old, *new]):
+        was, now = old.get(name), new.get(name)
+        if was == now:
+            continue
+        shown = flag(name) if name in ("batch_size", "parallel") else name
+        brief = all(isinstance(value, (str, int, float, type(None))) and len(str(value)) < 40 for value in (was, now))
+        yield f"{shown} was {_told(was)}, is {_told(now)}" if brief else f"{shown} changed"
+
+
+def _told(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+# The shards that are done.
+
+
+def save_shard(
+    layout: Layout, shard: int, notes: Mapping[str, Any], columns: Mapping[str, Any], texts: Mapping[str, Any]
+) -> Done:
+    """Leave a finished shard's rows for the index, and with them what makes it count as finished.
+
+    Args:
+        layout: of the export.
+        shard: its number.
+        notes: the first fields of `Done`.
+        columns: as `index.save_part` has them.
+        texts: likewise.
+    """
+    index.save_part(layout.work_rows(shard), columns, texts, notes)
+    return Done(**notes, part=index.Part(layout.work_rows(shard), shard))
+
+
+def _done(layout: Layout, shards: int | None) -> list[Done]:
+    """The first shards of the unfinished export, as far as they are finished and still there.
+
+    Args:
+        layout: of the export.
+        shards: how many there are to be; None if only the end tells.
+    """
+    noted = list(_noted(layout))
+    total = len(noted) if shards is None else shards
+    whole = itertools.takewhile(lambda each: _is_there(layout, *each, total), enumerate(noted))
+    return [done for _, done in whole]
+
+
+def _noted(layout: Layout) -> Iterator[Done]:
+    for shard in itertools.count():
+        path = layout.work_rows(shard)
+        if not storage.exists(path):
+            return
+        part = index.Part(path, shard)
+        notes = part.notes
+        notes["failures"] = [Failure(*failure) for failure in notes["failures"]]
+        yield Done(**notes, part=part)
+
+
+def _is_there(layout: Layout, shard: int, done: Done, total: int) -> bool:
+    """Whether a shard's file is as long as it was, at work or already in its place."""
+    places = (layout.work_shard(shard), storage.join(layout.out, layout.shard_file(shard, total)))
+    return done.bytes in map(storage.size, places)

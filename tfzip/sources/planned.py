@@ -1,0 +1,98 @@
+"""A listed source as it was when its export was begun, whatever has come, gone or changed since."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfzip import storage
+from tfzip.index import joined_texts, save_arrays, split_texts
+from tfzip.record import Failure, FeatureSpec
+from tfzip.sources.source import Listed
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfzip.sources.source import Element
+
+_GONE, _CHANGED = 1, 2
+_PROBLEMS = ("", "it vanished since the export was begun", "it changed since the export was begun")
+
+
+def save(path: str, source: Listed) -> None:
+    """Note the items of a source, in a file that is there whole or not at all."""
+    noted: dict[str, Any] = {"filenames": source.filenames, "sizes": source.sizes, "stamps": source.stamps}
+    noted |= {name: values for name in ("truths", "classes") if (values := getattr(source, name)) is not None}
+    noted |= {f"column {name}": values for name, values in source.columns.items()}
+    arrays: dict[str, Any] = {}
+    for name, values in noted.items():
+        is_text = not isinstance(values, np.ndarray) or values.dtype == object
+        arrays |= joined_texts(name, list(values)) if is_text else {name: values}
+    notes = {
+        "texts": [name for name in noted if f"{name}_end" in arrays],
+        "columns": list(source.columns),
+        "features": source.features,
+        "rejected": source.rejected,
+        "ignored": source.ignored,
+    }
+    save_arrays(path, {**arrays, "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)})
+
+
+def restore(path: str, source: Listed) -> Listed:
+    """The source with the items that were noted, in their order.
+
+    One that is gone, or has another size or time of its last change than it had, fails when it is read.
+    """
+    with storage.open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        noted: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+    notes = json.loads(noted.pop("notes").tobytes())
+    for name in notes["texts"]:
+        noted[name] = split_texts(noted[name], noted.pop(f"{name}_end"))
+    columns = {name: noted[f"column {name}"] for name in notes["columns"]}
+    places, problems = _compare(noted, source)
+    return dataclasses.replace(
+        source,
+        filenames=noted["filenames"],
+        sizes=noted["sizes"],
+        stamps=noted["stamps"],
+        truths=noted.get("truths"),
+        classes=noted.get("classes"),
+        columns={name: np.array(v, object) if isinstance(v, list) else v for name, v in columns.items()},
+        features={name: FeatureSpec(dtype, tuple(shape)) for name, (dtype, shape) in notes["features"].items()},
+        rejected=[Failure(*failure) for failure in notes["rejected"]],
+        ignored=notes["ignored"],
+        reader=lambda: _reader(source, places, problems),
+    )
+
+
+def _compare(noted: dict[str, Any], source: Listed) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each noted item lies now, and what is the matter with it: a row of _PROBLEMS."""
+    here = {name: place for place, name in enumerate(source.filenames)}
+    found = np.array([here.get(name, -1) for name in noted["filenames"]], np.int64)
+    places = np.maximum(found, 0)
+    assert source.stamps is not None
+    is_same = (source.sizes[places] == noted["sizes"]) & (source.stamps[places] == noted["stamps"])
+    return places, np.where(found < 0, _GONE, np.where(is_same, 0, _CHANGED))
+
+
+def _reader(
+    source: Listed, places: npt.NDArray[np.int64], problems: npt.NDArray[np.int64]
+) -> Callable[[tf.Tensor], Element]:
+    import tensorflow as tf
+
+    read, here = source.reader(), tf.constant(places)
+    if not problems.any():
+        return lambda position: read(tf.gather(here, position))
+    problem = tf.constant(problems)
+
+    def read_the_same(position: tf.Tensor) -> Element:
+        found = tf.gather(problem, position)
+        tf.raw_ops.Assert(condition=found == 0, data=[tf.gather(_PROBLEMS, found)])
+        return read(tf.gather(here, position))
+
+    return read_the_same
