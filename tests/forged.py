@@ -95,7 +95,7 @@ def rebuilt(folder, **changes):
 
     Keywords are the entries' names without folder and suffix.
     """
-    path = Path(folder) / "index.zip"
+    path = next(Path(folder).rglob("index.zip"))
     content = {}
     for name, data in entries(path).items():
         change = changes.pop(name.rpartition("/")[2].partition(".")[0], data)

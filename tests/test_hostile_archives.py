@@ -258,6 +258,23 @@ def test_members_that_share_their_bytes_are_not_read_again_and_again(tmp_path):
     assert len(made.failures) == 49
 
 
+@pytest.mark.parametrize("told", [b"b.png.png", b"a.png", b"longer.png.png"])
+def test_a_member_of_two_names_is_under_neither(tmp_path, told):
+    """One in the directory, and one where it lies; both have the same length, or not."""
+    path = zipped([(b"good.png", deflated(IMAGES[0])), (b"a.png.png", deflated(IMAGES[1]))], tmp_path / "x.zip")
+    content, place = path.read_bytes(), path.read_bytes().rindex(b"a.png.png")
+    directory = bytearray(content[:place] + told + content[place + 9 :])
+    directory[place - 18 : place - 16] = len(told).to_bytes(2, "little")
+    end = len(directory) - 22
+    size = int.from_bytes(directory[end + 12 : end + 16], "little") + len(told) - 9
+    directory[end + 12 : end + 16] = size.to_bytes(4, "little")
+    path.write_bytes(directory)
+    source = open_source(str(path), Options())
+    assert source.filenames == [b"good.png"]
+    assert [(failure.filename, failure.stage) for failure in source.rejected] == [(told.decode(), "read")]
+    assert "another name" in source.rejected[0].error
+
+
 def test_a_zip_that_claims_a_billion_members_is_read_as_it_is(tmp_path):
     path = zipped([(b"good.png", deflated(IMAGES[0]))], tmp_path / "x.zip", count=0xFFFE)
     assert open_source(str(path), Options()).filenames == [b"good.png"]

@@ -35,6 +35,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 _GZIPPED = (".tar.gz", ".tgz")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+_UTF8 = 0x800  # a flag: the name is UTF-8
 _SIDECARS = (".cls", ".json")
 
 _LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
@@ -214,13 +215,16 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
         return found(info.header_offset, 0, 0, problem=problem)
-    header = b""
+    header, name = b"", info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     if 0 <= info.header_offset < end:
         file.seek(info.header_offset)
-        header = file.read(30)
-    begin = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        header = file.read(30 + len(name))
+    named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
+    begin = info.header_offset + 30 + named + extra
     if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
         return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
+    if named != len(name) or header[30:] != name:
+        return found(info.header_offset, 0, 0, problem="it has another name in its directory than where it lies")
     trailer = b""
     if info.compress_type == _DEFLATED:
         trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
