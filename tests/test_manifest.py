@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tfzip.errors import CorruptError
 from tfzip.manifest import check_manifest, parse_manifest
+from tfzip.options import Options
 
 
 @pytest.fixture(scope="module", params=[{}, {"task": "multilabel", "threshold": 0.2, "layout": "tfx"}], ids=str)
@@ -71,6 +72,13 @@ def test_whatever_the_schema_requires_must_be_there(manifest, schema):
     for place in places(manifest):
         forgery = changed(manifest, place, places)
         assert schema.is_valid(forgery) or not is_taken(forgery), place
+
+
+@pytest.mark.parametrize(("option", "most"), [("shuffle", 2**128), ("limit", 2**62), ("batch_size", 2**31 - 1)])
+def test_the_largest_that_an_option_takes_is_taken(manifest, schema, option, most):
+    Options(**{option: most})
+    assert is_taken(changed(manifest, (option,), most))
+    assert schema.is_valid(changed(manifest, (option,), most))
 
 
 def test_keys_of_later_versions_are_left_alone(manifest):

@@ -67,7 +67,7 @@ _FORM = {
     },
     "batch_size": _COUNT,
     "parallel": _COUNT,
-    "shuffle": (None, _COUNT),
+    "shuffle": (None, range(2**128 + 1)),
     "limit": (None, _COUNT),
     "features": _Each({"dtype": {"bytes", "int64", "float"}, "shape": [(None, _COUNT)]}),
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
