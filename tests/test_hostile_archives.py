@@ -27,7 +27,7 @@ def model():
     return tf.function(lambda images: images[:, 0, 0, :])
 
 
-def exported(source, folder):
+def exported(source, folder, model=model):
     return tfzip.export(str(source), model(), str(folder), task="raw", scale="raw", image_size=(2, 3), quiet=True)
 
 
@@ -275,20 +275,49 @@ def test_a_member_of_two_names_is_under_neither(tmp_path, told):
     assert "another name" in source.rejected[0].error
 
 
+@pytest.mark.parametrize("name", [b"", b"\0.png", b"/", b".", b"..", b"./"])
+def test_a_member_of_a_zip_without_a_name_is_no_image(tmp_path, name):
+    path = zipped([(b"good.png", deflated(IMAGES[0])), (name, deflated(IMAGES[1]))], tmp_path / "x.zip")
+    assert open_source(str(path), Options()).filenames == [b"good.png"]
+
+
 def test_a_zip_that_claims_a_billion_members_is_read_as_it_is(tmp_path):
     path = zipped([(b"good.png", deflated(IMAGES[0]))], tmp_path / "x.zip", count=0xFFFE)
     assert open_source(str(path), Options()).filenames == [b"good.png"]
 
 
+# Others.
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
+def test_an_archive_that_is_replaced_while_it_is_read_is_told(tmp_path, suffix):
+    """By one of the same size, whose members lie elsewhere: after the listing, when the model is traced."""
+    first, second = [(b"1.png", IMAGES[1]), (b"2.png", IMAGES[2])], [(b"2.png", IMAGES[2]), (b"1.png", IMAGES[1])]
+    path, other = (sidecars(tmp_path / files[0][0].decode(), suffix, files, level=0) for files in (first, second))
+    assert path.stat().st_size == other.stat().st_size
+
+    @tf.autograph.experimental.do_not_convert
+    def replacing(images):
+        if other.exists():
+            os.replace(other, path)
+        return images[:, 0, 0, :]
+
+    with pytest.raises(tfzip.BrokenSourceError, match="changed while it was read"):
+        exported(path, tmp_path / "out", model=lambda: tf.function(replacing))
+    assert not other.exists()
+    assert not (tmp_path / "out" / "index.zip").exists()
+
+
 # What lies beside the images.
 
 
-def sidecars(tmp_path, suffix, files):
+def sidecars(tmp_path, suffix, files, level=9):
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / f"x{suffix}"
     if suffix == ".zip":
         return zipped([(name, deflated(content)) for name, content in files], path)
     content = b"".join(member(name, content) for name, content in files) + END
-    path.write_bytes(gzip.compress(content) if suffix == ".tar.gz" else content)
+    path.write_bytes(gzip.compress(content, level) if suffix == ".tar.gz" else content)
     return path
 
 

@@ -24,7 +24,7 @@ from tfzip.record import EXTRA, Failure, FeatureSpec
 from tfzip.sources import tar
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.folder import SUFFIXES as IMAGES
-from tfzip.sources.source import Listed, Stream, state_of
+from tfzip.sources.source import Listed, Stream, check_unchanged, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -117,6 +117,7 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     gzipped = [path for path in paths if path.endswith(_GZIPPED)]
     if gzipped and len(paths) > 1:
         raise SourceError(f"{shown}: give compressed tars one at a time, or uncompress them")
+    state = state_of(paths)
     files = [storage.Local(path) for path in paths]
     listing, total = _Listing(), 0
     for number, (path, file) in enumerate(zip(paths, files, strict=True)):
@@ -127,7 +128,8 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
     _check_unique(paths, listing.images)
-    return _source(shown, files, listing, state_of(paths), total if gzipped else None)
+    steady = {"state": state, "check": partial(check_unchanged, paths, state)}
+    return _source(shown, files, listing, steady, total if gzipped else None)
 
 
 # Listing.
@@ -184,7 +186,7 @@ def _list_zip(path: str, number: int, listing: _Listing) -> int:
     with storage.open(path, "rb") as file:
         listing.room += _PER_BYTE * _size(file)
         with zipfile.ZipFile(file) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
             members = [_zip_member(file, number, info, archive.start_dir) for info in infos]
             for member, info in zip(_apart(members), infos, strict=True):
                 listing.add(member, partial(_inflated_content, archive, info))
@@ -235,7 +237,7 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
 
 
 def _source(
-    shown: str, files: Sequence[storage.Local], listing: _Listing, state: Mapping[str, Any], total: int | None
+    shown: str, files: Sequence[storage.Local], listing: _Listing, steady: Mapping[str, Any], total: int | None
 ) -> Listed | Stream:
     kept = [member for member in listing.images if not member.problem]
     lost = [member for member in listing.images if member.problem]
@@ -250,7 +252,7 @@ def _source(
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
         "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
-        "state": state,
+        **steady,
     }
     columns |= known.labels
     if total is not None:
