@@ -12,6 +12,8 @@ import numpy as np
 
 NUMBERS = [0, 1, 2, 7, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 
+_KINDS = [bytes([kind]) for kind in b"\x000123456789xgLKSVQ"]  # of a tar's member
+
 
 # Bytes.
 
@@ -87,6 +89,35 @@ def _swap(rng: random.Random, data: bytes) -> bytes:
 _CHANGES: list[Callable[[random.Random, bytes], bytes]] = [
     _flip, _flip, _flip, _cut, _leave_out, _repeat, _insert, _number, _number, _swap,
 ]  # fmt: skip
+
+
+# Headers of a tar, their checksums right.
+
+
+def forged_tar(rng: random.Random, data: bytes) -> bytes:
+    """One header of a tar changed or a few, or two of them exchanged."""
+    changed = bytearray(data)
+    headers = [place for place in range(0, len(data), 512) if data[place + 257 : place + 262] == b"ustar"]
+    for place in rng.choices(headers, k=rng.choice([1, 1, 2])):
+        header = _forged_header(rng, changed[place : place + 512])
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        changed[place : place + 512] = header
+    return bytes(changed)
+
+
+def _forged_header(rng: random.Random, header: bytearray) -> bytearray:
+    begin, end = rng.choice([(0, 100), (124, 136), (124, 136), (156, 157), (156, 157), (157, 257), (345, 500)])
+    size = end - begin
+    values = [
+        rng.choice(_KINDS) * size,
+        b"%o" % rng.choice(NUMBERS),
+        (rng.choice(NUMBERS) | 1 << 8 * max(size, 9) - 1).to_bytes(max(size, 9), "big"),  # as GNU tells large sizes
+        rng.choice([b"\x80", b"\xff", b""]) + rng.randbytes(size),
+        rng.choice([b"../../etc/x.png", b"/x.png", b"0.png", b"x.json", b"x.cls", b"\xff.png", b"./", b""]),
+    ]
+    header[begin:end] = rng.choice(values)[:size].ljust(size, b"\0")
+    return header
 
 
 # Entries of an index.

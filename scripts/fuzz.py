@@ -38,7 +38,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import forged
 import numpy as np
 import peaks
-from damage import damaged, forged_entries
+from damage import damaged, forged_entries, forged_tar
 
 import tfzip
 from tfzip import framing, terminal
@@ -191,10 +191,30 @@ def change(rng: random.Random, folder: str, whole: Whole, other: Whole) -> bool:
             Path(path).write_bytes(damaged(rng, content))
         elif kind < 0.93:
             os.remove(path)
+        elif kind < 0.97 and whole.index not in path:
+            with contextlib.suppress(tfzip.CorruptError):  # it was changed before
+                forge_record(rng, path, whole.compression)
+            return True
         else:
             shutil.copy(f"{other.folder}/{rng.choice([*other.shards, other.index])}", path)
             return True
     return False
+
+
+def forge_record(rng: random.Random, path: str, compression: str) -> None:
+    """Change a record of a shard; every CRC is right."""
+    records = [[data for _, data in framing.unframe_all(frames)] for frames in blocks_of(path, compression)]
+    block = rng.choice(records)
+    chosen = rng.randrange(len(block))
+    block[chosen] = damaged(rng, block[chosen])
+    written = [b"".join(map(framing.frame, block)) for block in records]
+    Path(path).write_bytes(b"".join(map(framing.deflate, written) if compression == "gzip" else written))
+
+
+def blocks_of(path: str, compression: str) -> list[bytes]:
+    """The frames of every block of a shard."""
+    with open(path, "rb") as file:
+        return [frames for _, _, frames in framing.read_blocks(file, compression)]
 
 
 def readings(folder: str) -> Iterator[Callable[[Any], Any]]:
@@ -247,6 +267,14 @@ class Archive:
     def __init__(self, suffix: str, content: bytes, tar: bytes = b"", checked: dict[str, bytes] | None = None) -> None:
         self.suffix, self.content, self.tar, self.checked = suffix, content, tar, checked or {}
 
+    def damaged(self, rng: random.Random) -> bytes:
+        """Its bytes, changed: those of the file, those inside, or headers."""
+        if not self.tar or rng.random() < 0.2:
+            return damaged(rng, self.content)
+        tar = forged_tar(rng, self.tar) if rng.random() < 0.8 else self.tar
+        tar = damaged(rng, tar) if tar is self.tar or rng.random() < 0.3 else tar
+        return gzip.compress(tar, 1) if self.suffix == ".tar.gz" else tar
+
 
 def make_archives() -> list[Archive]:
     """Archives of each kind."""
@@ -261,8 +289,8 @@ def make_archives() -> list[Archive]:
             archive.writestr(name, data)
     return [
         Archive(".zip", zipped.getvalue(), checked=files),
-        Archive(".tar", gnu),
-        Archive(".tar", pax),
+        Archive(".tar", gnu, gnu),
+        Archive(".tar", pax, pax),
         Archive(".tar.gz", gzip.compress(gnu, 1), gnu),
         Archive(".tar.gz", gzip.compress(pax, 1), pax),
     ]
@@ -284,12 +312,8 @@ def tar_of(files: dict[str, bytes], form: int) -> bytes:
 
 def read_archive(rng: random.Random, path: str, archive: Archive) -> None:
     """Damage an archive and read all its images; AssertionError if one that has a CRC is another."""
-    if archive.tar and rng.random() < 0.5:
-        content = gzip.compress(damaged(rng, archive.tar), 1)
-    else:
-        content = damaged(rng, archive.content)
     with contextlib.suppress(tfzip.TfzipError):
-        for filename, encoded in images_of(path + archive.suffix, content):
+        for filename, encoded in images_of(path + archive.suffix, archive.damaged(rng)):
             assert not archive.checked or filename == "stored.png" or archive.checked.get(filename) == encoded, (
                 f"wrong data of {filename!r}"
             )

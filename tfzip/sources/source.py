@@ -106,9 +106,7 @@ def check_unchanged(paths: Sequence[str], state: Mapping[str, Any]) -> None:
     for path, (_, *before) in zip(paths, state["files"], strict=True):
         with contextlib.suppress(OSError):  # what is gone can no longer be read, which tells of itself
             if list(storage.status(path)) != before:
-                raise BrokenSourceError(
-                    f"{path} changed while it was read: put it back, or begin anew with --overwrite"
-                )
+                raise BrokenSourceError(f"{path} changed while it was read; put it back, or use --overwrite")
 
 
 def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:
