@@ -192,7 +192,7 @@ def change(rng: random.Random, folder: str, whole: Whole, other: Whole) -> bool:
         elif kind < 0.93:
             os.remove(path)
         elif kind < 0.97 and whole.index not in path:
-            with contextlib.suppress(tfzip.CorruptError):  # it was changed before
+            with contextlib.suppress(tfzip.CorruptError, IndexError):  # it was changed before
                 forge_record(rng, path, whole.compression)
             return True
         else:

@@ -250,12 +250,12 @@ def test_members_of_a_zip_that_cannot_be_fail_alone(tmp_path, large):
 
 
 def test_members_that_share_their_bytes_are_not_read_again_and_again(tmp_path):
+    """As in https://www.usenix.org/conference/woot19/presentation/fifield, where one holds another."""
     members = [(b"%d.png" % number, deflated(IMAGES[1])) for number in range(50)]
-    first = {name: lambda _, stored, size: (0, stored, size) for name, _ in members}
-    made = exported(zipped(members, tmp_path / "x.zip", directory=first), tmp_path / "out")
-    assert [record.filename for record in made[:]] == ["0.png"]
-    assert {failure.error for failure in made.failures} == {"it shares bytes with another member"}
-    assert len(made.failures) == 49
+    longer = {name: lambda place, stored, size: (place, 2 * stored + 36, size) for name, _ in members[10:30]}
+    source = open_source(str(zipped(members, tmp_path / "x.zip", directory=longer)), Options())
+    assert source.filenames == [b"%d.png" % number for number in (*range(11), *range(31, 50))]
+    assert {failure.error for failure in source.rejected} == {"it shares bytes with another member"}
 
 
 @pytest.mark.parametrize("told", [b"b.png.png", b"a.png", b"longer.png.png"])
@@ -412,7 +412,11 @@ BOMBS = {
     ),
     "claims.tar.gz": (gzip.compress(GOOD + header(b"x.png", raw=base256(2**62)) + END), "BrokenSourceError"),
     "sparse.tar.gz": (gzip.compress(GOOD + sparse_map(200_000) + OTHER + END), "2 records, 1 failures"),
-    "members.tar.gz": (gzip.compress(GOOD + header(b"n.txt") * 60_000 + OTHER + END), "2 records, 0 failures"),
+    "names.tar.gz": (
+        gzip.compress((long_name(b"n" * 4000 + b".png") + header(b"x")) * 20_000 + END),
+        "BrokenSourceError",
+    ),
+    "members.tar.gz": (gzip.compress(GOOD + header(b"n.txt") * 50_000 + OTHER + END), "2 records, 0 failures"),
 }
 
 

@@ -595,3 +595,19 @@ def test_a_forged_length_does_not_bring_down_a_loop(tmp_path):
     model = tf.function(lambda images: images[:, 0, 0, :])
     with pytest.raises(tfzip.CorruptError, match="00001-of"):
         tfzip.export(export.path, model, str(tmp_path / "again"), task="raw", scale="raw", image_size=(4, 4))
+
+
+def test_a_record_that_is_no_example_is_told_by_a_loop_and_by_an_export(tmp_path):
+    """TensorFlow puts such a record into its message, which then may be no text."""
+    export = forged.make_export(tmp_path / "out", compression="none", shard_records=100)
+    (shard,) = (tmp_path / "out").glob("*.tfrecord-*")
+    content = shard.read_bytes()
+    _, end = framing.unframe(content)
+    shard.write_bytes(framing.frame(b"\x0a\xff\xffimage/encoded".ljust(end - framing.FRAME_OVERHEAD)) + content[end:])
+    with tfzip.open(export.path) as opened, pytest.raises(tfzip.DataError, match="parse") as caught:
+        list(opened)
+    assert "image/encoded" not in str(caught.value)
+    model = tf.function(lambda images: images[:, 0, 0, :])
+    with pytest.raises(tfzip.BrokenSourceError, match="parse") as caught:
+        tfzip.export(export.path, model, str(tmp_path / "again"), task="raw", scale="raw", image_size=(4, 4))
+    assert "image/encoded" not in str(caught.value)

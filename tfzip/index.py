@@ -305,8 +305,8 @@ def _align(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, more: int) -> None:
 class Index:
     """A finished index.zip: opened without reading its tables, whose arrays are mapped into memory.
 
-    Nothing in it is trusted: what does not fit is a CorruptError, and takes no more memory than what fits. Only from one
-    who cuts it short in place, while it is mapped, is there no shelter: the system ends the process (SIGBUS).
+    Nothing in it is trusted: what does not fit is a CorruptError, and takes no more memory than what fits. If someone
+    cuts the file short in place while it is mapped, though, the system ends the process (SIGBUS).
     """
 
     def __init__(self, path: str) -> None:

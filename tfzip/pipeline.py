@@ -209,9 +209,14 @@ def _as_it_is(function: Callable[..., Any]) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """TensorFlow's message without its names for its own insides."""
+    """TensorFlow's message without its names for its own insides.
+
+    There may be bytes of a record in it, which keep it from being one in Python.
+    """
     text = getattr(error, "message", None) or str(error)
-    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0]
+    if isinstance(error, UnicodeDecodeError):
+        text = error.object[:1000].decode("utf-8", "replace")
+    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
     if "Summarized data: b" in text:  # of an assertion
         text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
     text = text.removeprefix("assertion failed: [").removesuffix("]")
@@ -278,7 +283,7 @@ def _next(job: Job, batches: Iterator[Any]) -> Any:
     """The next batch; None at the end; the source's own error if it raised one."""
     try:
         return next(batches, None)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
         if isinstance(own, TfzipError):
             raise own from None

@@ -355,9 +355,8 @@ class Export:
             for row, example in enumerate(pictures.as_numpy_iterator()):
                 self._check_filename(row, example[FILENAME])
                 yield self._said(example), to_str(example[FILENAME]), self._picture(example)
-        except tf.errors.OpError as error:
-            reason = error.message.split("}} ", 1)[-1].split(" [Op:", 1)[0]
-            raise DataError(f"{self.path}, after record {row}: {reason}; `tfzip verify` tells more") from None
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}, after record {row}: {_reason(error)}; `tfzip verify` tells more") from None
         if broken:
             raise broken[0]
 
@@ -439,6 +438,12 @@ def _parsing(key: str, spec: FeatureSpec) -> Any:
         rows = [tf.io.RaggedFeature.UniformRowLength(size) for size in spec.shape[1:]]
         return tf.io.RaggedFeature(dtype, value_key=key, partitions=rows)
     return tf.io.FixedLenFeature(spec.shape, dtype)
+
+
+def _reason(error: tf.errors.OpError | UnicodeDecodeError) -> str:
+    """TensorFlow's message, without its insides and the record, whose bytes may keep it from being one in Python."""
+    text = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else error.message
+    return text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
 
 
 class _Metadata(Mapping[str, "np.ndarray[Any, Any]"]):

@@ -40,7 +40,8 @@ _SIDECARS = (".cls", ".json")
 
 _LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
 _LARGEST_SIDECAR = 1 << 20  # bytes; what tells of one image is not larger
-_FREE, _PER_BYTE = 64 << 20, 32  # bytes of all sidecars together: so many, and so many for each of the archive's
+_FREE, _PER_BYTE = 64 << 20, 32  # bytes to remember of an archive: so many, and so many for each that it has
+_PER_MEMBER = 512  # bytes that it takes to remember one, besides its name
 _MOST_FIELDS = 256
 
 _LARGEST_IN_GRAPH = 1 << 16  # bytes of a deflated member that TensorFlow may inflate: it cannot be told where to stop
@@ -80,14 +81,19 @@ class _Listing:
     def add(self, member: _Member, read: Callable[[], bytes]) -> None:
         key, suffix = _split(member.name)
         if posixpath.splitext(member.name)[1].lower() in IMAGES:
+            self._remember(len(member.name))
             self.images.append(_limited(member))
         elif suffix in _SIDECARS and member.inflated <= _LARGEST_SIDECAR and not member.problem:
-            self.room -= member.inflated
-            if self.room < 0:
-                raise ValueError(f"its {' and '.join(_SIDECARS)} files are out of proportion to it")
+            self._remember(len(member.name) + member.inflated)
             self.sidecars.setdefault((member.archive, key), {}).setdefault(suffix, read())
         else:
             self.ignored += 1
+
+    def _remember(self, size: int) -> None:
+        """Raise ValueError if an archive is too small for all that it would have one remember."""
+        self.room -= _PER_MEMBER + size
+        if self.room < 0:
+            raise ValueError(f"its images, or its {' and '.join(_SIDECARS)} files, are out of proportion to its size")
 
 
 def _limited(member: _Member) -> _Member:
