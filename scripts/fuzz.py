@@ -1,10 +1,11 @@
 """Damage small exports and archives at random, and read them by all that reads them.
 
-Bits are flipped, parts cut, left out, repeated, inserted and swapped, numbers replaced by those that overflow; entries
-of an index are forged and the index is rebuilt with every CRC right. Then `open`, `verify`, `inspect`, `get`, `extract`
-and a loop have to end, within seconds and in little memory, with an error of tfzip's own or with what was written: any
-other error, a process that dies, and any record that was not written are findings. What `verify` finds nothing wrong
-with must be whole.
+Bits are flipped, parts cut, left out, repeated, inserted and swapped, numbers replaced by those that overflow; headers
+of a tar, records of a shard and entries of an index are forged, with every checksum right. Then `open`, `verify`,
+`inspect`, `get`, `extract`, a loop, and the listing and reading of an archive have to end, within seconds and in little
+memory, with an error of tfzip's own or with what was written: any other error, a process that dies, and any record that
+was not written are findings. What `verify` finds nothing wrong with must be whole. What no CRC guards (members of tars,
+stored ones of zips) and records forged with theirs may be wrong; they too must end well.
 
 A case is told by its seed and its number, and can be done again: --seed 1 --case 7.
 """
@@ -59,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--case", type=int, help="only this one")
+    parser.add_argument("--case", type=int, help="only this one of the seed")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

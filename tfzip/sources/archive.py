@@ -41,7 +41,7 @@ _SIDECARS = (".cls", ".json")
 _LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
 _LARGEST_SIDECAR = 1 << 20  # bytes; what tells of one image is not larger
 _FREE, _PER_BYTE = 64 << 20, 32  # bytes to remember of an archive: so many, and so many for each that it has
-_PER_MEMBER = 512  # bytes that it takes to remember one, besides its name
+_PER_MEMBER = 256  # of them, besides its name: of a tar.gz of blank images each has ten bytes
 _MOST_FIELDS = 256
 
 _LARGEST_IN_GRAPH = 1 << 16  # bytes of a deflated member that TensorFlow may inflate: it cannot be told where to stop
