@@ -81,6 +81,12 @@ def test_the_largest_that_an_option_takes_is_taken(manifest, schema, option, mos
     assert schema.is_valid(changed(manifest, (option,), most))
 
 
+@pytest.mark.parametrize("key", ["", "image/other", "image/filename", "image/format", "prediction/texts"])
+def test_images_are_in_no_feature_but_one_that_may_hold_them(manifest, key):
+    for image in ("keep", "none", "jpeg:90"):
+        assert not is_taken(changed(changed(manifest, ("image_key",), key), ("image",), image))
+
+
 def test_keys_of_later_versions_are_left_alone(manifest):
     for place in ((), ("model",), ("counts",), ("shards", 0), ("labels",)):
         assert is_taken(changed(manifest, (*place, "news"), {"x": [1]}))

@@ -124,11 +124,21 @@ def _check_features(manifest: Mapping[str, Any]) -> None:
     written = record.prediction_features(task, classes or 0)
     if task == "detection":
         needed |= written
-    if manifest["image_key"] in specs:
-        needed[manifest["image_key"]] = FeatureSpec("bytes")
+    image = manifest["image_key"]
+    may_hold = _may_hold_images(manifest, image in specs and image not in {**needed, **written})
+    if image in specs:
+        needed[image] = FeatureSpec("bytes")
     for key, expected in (needed | written).items():
         if specs.get(key, None if key in needed else expected) != expected:
             raise CorruptError(f"the feature {_shown(key)} is not {expected.dtype} {list(expected.shape)}")
+    if not may_hold:
+        raise CorruptError(f"its images cannot be in the feature {_shown(image)}")
+
+
+def _may_hold_images(manifest: Mapping[str, Any], is_there: bool) -> bool:
+    """Whether the image key is that of a feature for images, which is there if there are any."""
+    own = manifest["image"] == "keep" or manifest["image_key"] == record.ENCODED
+    return own and (is_there or manifest["image"] == "none")
 
 
 def _is_possible(shape: tuple[int | None, ...]) -> bool:

@@ -134,7 +134,7 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
     _check_unique(paths, listing.images)
-    steady = {"state": state, "check": partial(check_unchanged, paths, state)}
+    steady = {"state": state, "check": partial(check_unchanged, paths, state, mapped=not gzipped)}
     return _source(shown, files, listing, steady, total if gzipped else None)
 
 

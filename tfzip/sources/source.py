@@ -101,11 +101,15 @@ def state_of(paths: Sequence[str]) -> dict[str, Any]:
     return {"files": [[path.rpartition("/")[2], *storage.status(path)] for path in paths]}
 
 
-def check_unchanged(paths: Sequence[str], state: Mapping[str, Any]) -> None:
-    """Raise BrokenSourceError unless files are what they were when their `state` was told."""
-    for path, (_, *before) in zip(paths, state["files"], strict=True):
+def check_unchanged(paths: Sequence[str], state: Mapping[str, Any], *, mapped: bool) -> None:
+    """Raise BrokenSourceError unless files are what they were when their `state` was told.
+
+    Of files that are mapped into memory, each time with the size they had, only those of that size could be read since.
+    """
+    for path, (_, size, time) in zip(paths, state["files"], strict=True):
         with contextlib.suppress(OSError):  # what is gone can no longer be read, which tells of itself
-            if list(storage.status(path)) != before:
+            now = storage.status(path)
+            if now != (size, time) and not (mapped and now[0] != size):
                 raise BrokenSourceError(f"{path} changed while it was read; put it back, or use --overwrite")
 
 
