@@ -272,7 +272,21 @@ def test_a_member_of_two_names_is_under_neither(tmp_path, told):
     source = open_source(str(path), Options())
     assert source.filenames == [b"good.png"]
     assert [(failure.filename, failure.stage) for failure in source.rejected] == [(told.decode(), "read")]
-    assert "another name" in source.rejected[0].error
+    assert "stands before it" in source.rejected[0].error
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
+def test_a_deflated_member_is_not_taken_for_a_stored_one(tmp_path, both):
+    """Neither where only the directory says so, nor where both do, but the sizes differ: stored ones have no other."""
+    path = zipped([(b"good.png", deflated(IMAGES[0])), (b"bad.png", deflated(IMAGES[1]))], tmp_path / "x.zip")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\1\2") + 10] = 0
+    if both:
+        content[content.rindex(b"PK\3\4") + 8] = 0
+    path.write_bytes(content)
+    source = open_source(str(path), Options())
+    assert source.filenames == [b"good.png"]
+    assert [failure.filename for failure in source.rejected] == ["bad.png"]
 
 
 @pytest.mark.parametrize("name", [b"", b"\0.png", b"/", b".", b"..", b"./"])

@@ -223,20 +223,20 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
         return found(info.header_offset, 0, 0, problem=problem)
+    is_stored = info.compress_type == _STORED
     header, name = b"", info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     if 0 <= info.header_offset < end:
         file.seek(info.header_offset)
         header = file.read(30 + len(name))
-    named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
+    method, named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (8, 26, 28))
     begin = info.header_offset + 30 + named + extra
     if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
         return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
-    if named != len(name) or header[30:] != name:
-        return found(info.header_offset, 0, 0, problem="it has another name in its directory than where it lies")
-    trailer = b""
-    if info.compress_type == _DEFLATED:
-        trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
-    return found(begin, info.compress_size, info.file_size, trailer)
+    is_same = (method, named, header[30:]) == (info.compress_type, len(name), name)
+    if not is_same or (is_stored and info.compress_size != info.file_size):
+        return found(info.header_offset, 0, 0, problem="what the directory says of it is not what stands before it")
+    trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
+    return found(begin, info.compress_size, info.file_size, b"" if is_stored else trailer)
 
 
 # The source.
