@@ -357,6 +357,15 @@ def test_another_preprocess_is_seen_and_a_missing_one_asked_for(made):
         tfzip.verify(made("binary")[0], made("binary")[1], preprocess=centred)
 
 
+def test_images_may_claim_no_more_pixels_than_are_given(made):
+    export, model, _ = made("multiclass")
+    assert tfzip.verify(export, model, sample=2, max_pixels=64) == []
+    problems = tfzip.verify(export, model, sample=2, max_pixels=63)
+    assert len(problems) == 2
+    for problem in problems:
+        assert problem.endswith("8x8 pixels are more than --max-pixels 63 allows")
+
+
 def test_what_is_named_in_an_export_is_not_imported(made, tmp_path, monkeypatch):
     export, model, _ = made("binary")
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')\n")

@@ -37,6 +37,7 @@ INVALID = {
         " 1x1",
         "1x1\n",
     ],
+    "max_pixels": [0, -1, 1.5, 1e9, True, "10", None],
     "shards": [0, -1, 1.5, True, "4"],
     "shard_size": ["", "0", 0, -1, "-1MB", "MB", "ten MB", "1TB", "1 M B", "1e6", "1.MB.", "inf", "nan", "1MB\n"],
     "shard_records": [0, -1, 2.0, True, "10"],

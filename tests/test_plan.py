@@ -163,3 +163,6 @@ def test_batches_are_full_but_at_the_end_of_a_shard_which_they_never_cross(shard
     for start, stop in zip(starts, stops, strict=True):
         end = bounds[np.searchsorted(bounds, start, "right")]
         assert stop == min(start + size, end)
+    for number, first in enumerate(starts):
+        rest = Plan(np.arange(bounds[-1]), bounds).batches(size, int(first))
+        np.testing.assert_array_equal(rest, (starts[number:], stops[number:]))

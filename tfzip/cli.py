@@ -19,7 +19,7 @@ from tfzip.extract import extract
 from tfzip.options import Options
 from tfzip.verify import SAMPLE
 
-_RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model")
+_RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,6 +205,7 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--import", dest="imports", action="append", metavar="MODULE", help="a module to import first")
     group.add_argument("--weights", metavar="FILE", help="of keras:NAME")
     group.add_argument("--preprocess", metavar="MODULE:FUNCTION", help="the function that made the pixels")
+    group.add_argument("--max-pixels", type=int, metavar="N", help="that an image may claim, if it was more than usual")
     group.add_argument(
         "--trust-model", action="store_true", default=None, help="let Keras load code from the model's file"
     )
@@ -273,6 +274,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add(group, "interpolation", "of the resize: " + ", ".join(options.INTERPOLATIONS), metavar="HOW")
     add(group, "image_size", "where the model leaves it open", metavar="HxW")
     add(group, "exif_orientation", "turn each image as its camera noted: ignore, apply", metavar="HOW")
+    add(
+        group,
+        "max_pixels",
+        "an image whose header claims more, all frames of a GIF together, fails and is not decoded",
+        type=int,
+        metavar="N",
+    )
     add(group, "alpha", "lay transparent images on a colour: " + ", ".join(options.ALPHAS), metavar="COLOUR")
 
     group = parser.add_argument_group("source")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfzip import exif, formats, images
+from tfzip.bounds import USUAL, Bound, bounded
 from tfzip.sources import Element
 
 _Turn = Callable[[tf.Tensor], tf.Tensor]
@@ -22,6 +23,8 @@ def decoder(
     exif_orientation: str = "ignore",
     alpha: str = "drop",
     reencode: tuple[str, int] | None = None,
+    bound: Bound = USUAL,
+    only_usual: bool = False,
 ) -> Callable[[Element], Element]:
     """A graph function that adds `pixels` [height, width, channels] of the model's dtype, still in 0..255.
 
@@ -29,20 +32,20 @@ def decoder(
     (`png`, 0), it adds `stored`: the whole image encoded anew, and turned as `exif_orientation` says. `height` and
     `width`, which it adds too, are those of the image that a record holds: of `stored`, or of the file's pixels as
     they lie there, which no orientation turns. With neither pixels nor `stored` to make, nothing is decoded that has
-    a header and an end (see `images.size`).
+    a header and an end (see `images.size`). With `only_usual` what few images need is left out (see `images.decode`).
 
     As `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts
     the middle out, `pad` keeps it and adds black.
     """
 
     def measure(element: Element) -> Element:
-        height, width = tf.unstack(images.size(element["encoded"]))
+        height, width = tf.unstack(images.size(element["encoded"], bound, only_usual=only_usual))
         return {**element, "height": height, "width": width}
 
     def decode(element: Element) -> Element:
         encoded = element["encoded"]
         turn = _turn(encoded) if exif_orientation == "apply" else _leave
-        image = images.decode(encoded, channels, alpha)
+        image = images.decode(encoded, channels, alpha, bound, only_usual=only_usual)
         upright = turn(image)
         height, width, _ = tf.unstack(tf.shape(upright if reencode else image, tf.int64))
         element = {**element, "height": height, "width": width}
@@ -50,10 +53,10 @@ def decoder(
             pixels = _resize(upright, *size, resize, interpolation)
             element["pixels"] = tf.ensure_shape(_cast(pixels, dtype), (*size, channels))
         if reencode and reencode[0] == "jpeg":
-            colours = upright if channels == 3 else turn(images.decode(encoded, 3, alpha))
+            colours = upright if channels == 3 else turn(images.decode(encoded, 3, alpha, bound))
             element["stored"] = tf.io.encode_jpeg(colours, quality=reencode[1])
         elif reencode:
-            element["stored"] = _as_png(encoded, turn)
+            element["stored"] = _as_png(encoded, turn, bound)
         return element
 
     return decode if size or reencode else measure
@@ -68,12 +71,12 @@ def _turn(encoded: tf.Tensor) -> _Turn:
     return lambda image: exif.upright(image, orientation)
 
 
-def _as_png(encoded: tf.Tensor, turn: _Turn) -> tf.Tensor:
+def _as_png(encoded: tf.Tensor, turn: _Turn, bound: Bound) -> tf.Tensor:
     """Bytes -> PNG with the same channels; a PNG of 16 bits keeps them."""
     return tf.cond(
         formats.is_deep_png(encoded),
-        lambda: tf.io.encode_png(turn(tf.io.decode_png(encoded, dtype=tf.uint16))),
-        lambda: tf.io.encode_png(turn(images.decode_as_is(encoded))),
+        lambda: tf.io.encode_png(turn(tf.io.decode_png(bounded(encoded, bound), dtype=tf.uint16))),
+        lambda: tf.io.encode_png(turn(images.decode_as_is(encoded, bound))),
     )
 
 

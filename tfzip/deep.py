@@ -39,7 +39,7 @@ def differences(export: Export, model: Any, sample: int, **given: Any) -> Iterat
         export: with the images as the model saw them.
         model: whatever `models.open_model` opens; the one that made the export.
         sample: how many records, spread evenly over all; the same every time.
-        **given: `imports`, `weights`, `preprocess` and `trust_model`, as the export had them.
+        **given: `imports`, `weights`, `preprocess`, `trust_model` and `max_pixels`, as the export had them.
 
     Raises UsageError, at once, where that cannot be done, or with another model.
     """

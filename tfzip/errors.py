@@ -18,6 +18,9 @@ Every message says what is wrong, where, and what to do, in a line or two.
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class TfzipError(Exception):
     """Base of all errors that tfzip raises on purpose."""
@@ -73,3 +76,19 @@ class TooManyFailuresError(DataError):
 
 class CorruptError(DataError):
     """Bytes of an export are not what was written."""
+
+
+def reason(error: Exception) -> str:
+    """The message of an error, of TensorFlow's without its names for its own insides.
+
+    That may end in bytes of a record, which keep it from being a message in Python.
+    """
+    text = getattr(error, "message", None) or str(error)
+    if isinstance(error, UnicodeDecodeError):
+        text = error.object[:1000].decode("utf-8", "replace")
+    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
+    if "Summarized data: b" in text:  # of an assertion
+        text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
+    text = text.removeprefix("assertion failed: [").removesuffix("]")
+    name = type(error).__name__
+    return " ".join(text.split()) or (os.strerror(errno.ENOENT) if name == "NotFoundError" else name)

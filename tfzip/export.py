@@ -122,7 +122,7 @@ def _do(
     with layout.claimed():
         layout.check_free(options.overwrite)  # again: another may have finished meanwhile
         _run(*_settled_job(layout, options, *opened()), layout)
-    return reading.open(layout.out, options.split)
+    return reading.open(layout.out, options.split, max_pixels=options.max_pixels)
 
 
 def _settled_job(

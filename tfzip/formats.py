@@ -62,9 +62,14 @@ def is_deep_png(encoded: tf.Tensor) -> tf.Tensor:
     return _begins(encoded, [_PNG + b"?" * 16 + b"\x10"])[..., 0]
 
 
+def first(encoded: tf.Tensor, magics: list[bytes]) -> tf.Tensor:
+    """How the bytes [...] begin: the place of the first that fits, int64 [...]; a question mark stands for any byte."""
+    return tf.argmax(tf.cast(_begins(encoded, magics), tf.int32), axis=-1)
+
+
 def _kind(encoded: tf.Tensor) -> tf.Tensor:
     """The first row of the table that fits."""
-    return tf.argmax(tf.cast(_begins(encoded, [magic for _, _, magic in _MAGIC]), tf.int32), axis=-1)
+    return first(encoded, [magic for _, _, magic in _MAGIC])
 
 
 def _begins(encoded: tf.Tensor, magics: list[bytes]) -> tf.Tensor:

@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import formats, npy
+from tfzip.bounds import USUAL, Bound, bounded, checked
 
 _BACKGROUNDS = {"white": 255, "black": 0}
-_JPEG, _PNG, _GIF = b"\xff\xd8\xff", b"\x89PN", b"GIF"
-_CODECS = {1: (_JPEG, _PNG), 3: (_JPEG, _PNG, _GIF), 4: ()}
-"""How the formats begin whose decoder itself gives so many channels, whatever the file has.
-
-The decoder of PNG gives four too, but with hardly any alpha where the file has less than 8 bits and no alpha.
-"""
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PN"
 
 
-def decode(encoded: tf.Tensor, channels: int, alpha: str = "drop") -> tf.Tensor:
+def decode(
+    encoded: tf.Tensor, channels: int, alpha: str = "drop", bound: Bound = USUAL, *, only_usual: bool = False
+) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, channels].
 
     Args:
         encoded: a file of a format that TensorFlow reads, or a `.npy` array (see `npy.decode`).
         channels: 1 grey, 3 RGB, 4 RGBA (opaque where the file has no alpha).
         alpha: of an image that has it (PNG, WebP, `.npy`): `drop`, or `white` or `black` to lay the image on.
+        bound: what a file may claim to hold.
+        only_usual: in a graph, leave out what few images need; those are then an InvalidArgumentError. Building that
+            takes far longer than building the rest.
 
     Raises:
-        InvalidArgumentError: no whole image, or of a format that TensorFlow lacks.
+        InvalidArgumentError: no whole image, too large a one, or of a format that TensorFlow lacks.
     """
-    image = tf.cond(
-        _is_plain(encoded, channels, alpha),
-        lambda: _decode_image(encoded, channels),
-        lambda: _aside(lambda encoded: _convert(decode_as_is(encoded), channels, alpha), encoded),
-    )
+    side, codecs = math.isqrt(bound.pixels), _codecs(channels, alpha)
+    nothing = np.zeros((0, 0, channels), np.uint8)
+
+    def plain() -> tf.Tensor:
+        return _decode_image(encoded, channels)
+
+    def other(encoded: tf.Tensor) -> tf.Tensor:
+        grey = codecs if channels == 1 else ()
+        return _convert(decode_as_is(encoded, bound, grey), channels, alpha)
+
+    def jpeg_or_other() -> tf.Tensor:
+        is_plain = _is_small_jpeg(encoded, side, channels) if "jpeg" in codecs else tf.constant(False)
+        return tf.cond(is_plain, plain, lambda: _aside(other, encoded, nothing if only_usual else None))
+
+    image = tf.cond(_is_small_png(encoded, side), plain, jpeg_or_other) if "png" in codecs else jpeg_or_other()
     return tf.ensure_shape(image, (None, None, channels))
 
 
-def size(encoded: tf.Tensor) -> tf.Tensor:
+def _codecs(channels: int, alpha: str) -> tuple[str, ...]:
+    """The formats most are in whose decoder itself gives what is wanted; but grey of no JPEG in CMYK.
+
+    That of PNG gives four channels too, but with hardly any alpha where the file has less than 8 bits and no alpha.
+    """
+    if channels == 4:
+        return ()
+    return ("jpeg", "png") if alpha == "drop" else ("jpeg",)
+
+
+def size(encoded: tf.Tensor, bound: Bound = USUAL, *, only_usual: bool = False) -> tf.Tensor:
     """Bytes [] -> int64 [2], height and width, without decoding a JPEG or PNG that has its header and its end.
 
-    Other files are decoded, which tells why they are none.
+    Other files are decoded, which tells why they are none; or, in a graph, left out, as `decode` does. Too large an
+    image is an InvalidArgumentError.
     """
-    return tf.case(
+    nothing = np.zeros(2, np.int64)
+
+    def decoded(encoded: tf.Tensor) -> tf.Tensor:
+        return tf.shape(decode_as_is(encoded, bound), tf.int64)[:2]
+
+    found = tf.case(
         [
             (_ends(encoded, _JPEG, b"\xff\xd9"), lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2]),
             (_ends(encoded, _PNG, b"IEND\xaeB`\x82"), lambda: _png_size(encoded)),
         ],
-        default=lambda: _aside(lambda encoded: tf.shape(decode_as_is(encoded), tf.int64)[:2], encoded),
+        default=lambda: _aside(decoded, encoded, nothing if only_usual else None),
     )
+    return checked(found, bound)
 
 
 def _ends(encoded: tf.Tensor, begin: bytes, end: bytes) -> tf.Tensor:
@@ -59,41 +91,72 @@ def _ends(encoded: tf.Tensor, begin: bytes, end: bytes) -> tf.Tensor:
 def _png_size(encoded: tf.Tensor) -> tf.Tensor:
     """What the first chunk says, which is IHDR (W3C PNG, 11.2.1)."""
     numbers = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
-    return tf.cast(tf.reverse(tf.ensure_shape(numbers, (2,)), (0,)), tf.int64)
+    return tf.cast(tf.bitcast(tf.reverse(tf.ensure_shape(numbers, (2,)), (0,)), tf.uint32), tf.int64)
 
 
-def decode_as_is(encoded: tf.Tensor) -> tf.Tensor:
-    """Bytes [] -> uint8 [H, W, C] of as many channels as the file has: grey, grey and alpha, RGB, RGBA."""
+def decode_as_is(encoded: tf.Tensor, bound: Bound = USUAL, grey: Sequence[str] = ()) -> tf.Tensor:
+    """Bytes [] -> uint8 [H, W, C] of as many channels as the file has: grey, grey and alpha, RGB, RGBA.
+
+    A JPEG or PNG is made grey by its decoder if `grey` names the format, which rounds otherwise than `_convert`.
+    """
+    encoded = bounded(encoded, bound)
     # tf.debugging.Assert looks up the source of the whole call stack: more work than all the rest here.
     tf.raw_ops.Assert(condition=~formats.is_lacking(encoded), data=["TensorFlow lacks the format"])
     branches = {
-        "npy": lambda: npy.decode(encoded),
+        "npy": lambda: npy.decode(encoded, bound),
         "bmp": lambda: _decode_image(encoded, 3),  # its fourth byte is rarely meant as alpha
         "webp": lambda: _decode_image(_with_room_for_alpha(encoded), 0),
     }
+    decoders = {"jpeg": lambda: _decode_grey_jpeg(encoded), "png": lambda: _decode_image(encoded, 1)}
+    branches |= {name: decoders[name] for name in grey}
     image = formats.switch(encoded, branches, lambda: _decode_image(encoded, 0))
     return tf.ensure_shape(image, (None, None, None))
 
 
-def _is_plain(encoded: tf.Tensor, channels: int, alpha: str) -> tf.Tensor:
-    """Whether TensorFlow's decoder gives what is wanted. Asked of every image, so in as few operations as can be."""
-    codecs: list[bytes] = [begin for begin in _CODECS[channels] if begin != _PNG or alpha == "drop"]
-    begin = tf.strings.substr(encoded, 0, 3)
-    is_plain = tf.reduce_any(begin == tf.constant(codecs, tf.string, (len(codecs),)))
-    if channels != 1:
-        return is_plain
-    # A JPEG in CMYK cannot be decoded to grey.
-    return tf.cond(begin == _JPEG, lambda: tf.image.extract_jpeg_shape(encoded)[2] < 4, lambda: is_plain)
+def _decode_grey_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    is_cmyk = tf.image.extract_jpeg_shape(encoded)[2] == 4
+    return tf.cond(is_cmyk, lambda: _decode_image(encoded, 0), lambda: _decode_image(encoded, 1))
+
+
+# Asked of every image, so in as few operations as can be: most are plain, and far from too large.
+
+
+def _is_small_png(encoded: tf.Tensor, side: int) -> tf.Tensor:
+    """Whether these are a PNG that claims no longer sides, or nearly so: one look at its first bytes."""
+    highest = min((side + 1) // 256 - 1, 0x7F)  # of the lower two bytes of a side; a range ends where ASCII does
+    if highest < 0:
+        return tf.constant(False)
+    length = rf"\x00\x00[\x00-\x{highest:02x}]\C"  # \C is any byte
+    head = tf.strings.substr(encoded, 0, 24)
+    return tf.strings.regex_full_match(head, rf"\CPNG\r\n\x1a\n\C{{8}}{length}{length}")
+
+
+def _is_small_jpeg(encoded: tf.Tensor, side: int, channels: int) -> tf.Tensor:
+    """Whether these are a JPEG that claims no longer sides, and can be so many channels: CMYK cannot be grey."""
+    most = [min(side, 2**16), min(side, 2**16), 3 if channels == 1 else 4]
+    return tf.cond(
+        tf.strings.substr(encoded, 0, 3) == _JPEG,
+        lambda: tf.reduce_all(tf.image.extract_jpeg_shape(encoded) <= most),
+        lambda: tf.constant(False),
+    )
 
 
 def _decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels, expand_animations=False)
 
 
-def _aside(function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor) -> tf.Tensor:
-    """Call a function that few images need, as one operation: the others pay for each operation they pass by."""
+def _aside(
+    function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, instead: npt.NDArray[Any] | None = None
+) -> tf.Tensor:
+    """Call a function that few images need, as one operation: the others pay for each operation they pass by.
+
+    If something is given `instead`, a graph fails here rather than hold the function.
+    """
     if tf.executing_eagerly():
         return function(encoded)
+    if instead is not None:
+        tf.raw_ops.Assert(condition=False, data=["an unusual image"])
+        return tf.constant(instead)
     signature = [tf.TensorSpec((), tf.string)]
     attributes = {"_noinline": True}
     return tf.function(function, signature, autograph=False, experimental_attributes=attributes)(encoded)

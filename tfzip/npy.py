@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfzip.bounds import USUAL, Bound, checked
+
 _DTYPES = {  # as NumPy calls them: the dtype, and whether the least byte of each number comes first
     "|u1": (tf.uint8, True),
     "<u2": (tf.uint16, True),
@@ -19,15 +21,17 @@ _DTYPES = {  # as NumPy calls them: the dtype, and whether the least byte of eac
 }
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
+def decode(encoded: tf.Tensor, bound: Bound = USUAL) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, C], C 1, 3 or 4.
 
     The array is [H, W] or [H, W, C] in C order: uint8, or uint16 (0..65535 becomes 0..255), or float32 or float64 that
-    hold 0..255 (rounded). Anything else is an InvalidArgumentError that says what is wrong.
+    hold 0..255 (rounded). Anything else is an InvalidArgumentError that says what is wrong; so are more pixels than
+    may be, though the array cannot claim more than the file has.
     """
     header, body = _split(encoded)
     _check(tf.strings.regex_full_match(header, r"(?s).*'fortran_order': *False.*"), "npy: the array is not in C order")
     shape = _shape(header)
+    checked(shape[:2], bound)
     dtype = tf.strings.regex_replace(header, r"(?s).*'descr': *'([^']*)'.*", r"\1")
     values = _numbers(body, dtype, tf.reduce_prod(shape))
     is_float, most = tf.strings.substr(dtype, 1, 1) == b"f", tf.reduce_max(values)

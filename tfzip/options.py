@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfzip import naming
 from tfzip.errors import UsageError
 from tfzip.layout import LAYOUTS
+from tfzip.record import MAX_PIXELS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -73,6 +74,7 @@ class Options:
     image_size: str | Sequence[int] | None = None
     exif_orientation: str = "ignore"
     alpha: str = "drop"
+    max_pixels: int = MAX_PIXELS
     source_labels: str = "none"
     source_split: str | None = None
     predictions: str | os.PathLike[str] | None = None
@@ -127,6 +129,7 @@ class Options:
         for name in ("threshold", "min_score"):
             if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{flag(name)} {getattr(self, name)}: use a number from 0 to 1")
+        _whole("max_pixels", self.max_pixels, least=1, most=2**62)
         if self.shuffle is not None:
             _whole("shuffle", self.shuffle, least=0, most=2**128)
 

@@ -5,14 +5,15 @@
 An item that fails in the graph vanishes from its batch (`ignore_errors` costs nothing); since every batch comes out
 beside the items that it was made of, it shows. If nothing seems to be wrong with it, its batch is done once more, so
 that a fault that passes changes no bit; if it is still lost, it is done alone, to learn why, and kept if that succeeds.
+
+What decodes an unusual image takes most of the time that it takes to build the graph. So a graph without that does all
+batches up to the first that loses an item.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import decode, encode, foreign, join, naming, predict, truth
+from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
-from tfzip.errors import BrokenSourceError, TfzipError
+from tfzip.errors import BrokenSourceError, TfzipError, reason
 from tfzip.job import Job
 from tfzip.outcome import Outcome, Rows, Watch
 from tfzip.record import Failure
@@ -32,8 +34,11 @@ from tfzip.sources import Element, Stream
 class Stages:
     """The functions that the graph is made of, each from element to element; also called one by one, by hand."""
 
-    def __init__(self, job: Job, first: int = 0) -> None:
-        """The slots before `first` are done: they are left out, or read again and told by a hash if in a stream."""
+    def __init__(self, job: Job, first: int = 0, *, only_usual: bool = False) -> None:
+        """The slots before `first` are done: they are left out, or read again and told by a hash if in a stream.
+
+        With `only_usual` the graph loses the images that few have (see `images.decode`).
+        """
         ready, options = job.predictor, job.options
         self._job, self._first = job, first
         self._rereads = first > 0 and isinstance(job.source, Stream)
@@ -48,6 +53,9 @@ class Stages:
             exif_orientation=options.exif_orientation,
             alpha=options.alpha,
             reencode=options.reencode,
+            # A model that takes the images' bytes may decode all frames of an animation.
+            bound=Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
+            only_usual=only_usual,
         )
         if job.given is None:
             self._predict = predict.predicter(ready, job.prepare, job.task)
@@ -103,7 +111,8 @@ class Stages:
     def _decode_alone(self, element: Element) -> Element:
         """As in the graph, and what TensorFlow does not read by way of a library that does."""
         encoded = element["encoded"]
-        return self._decode({**element, "encoded": foreign.translate(encoded)}) | {"encoded": encoded}
+        translated = foreign.translate(encoded, self._job.options.max_pixels)
+        return self._decode({**element, "encoded": translated}) | {"encoded": encoded}
 
     def retry(self, items: Element, lost: Iterable[int]) -> Rows | None:
         """What the batch gives when done once more; None where each lost item is one that cannot be read or decoded."""
@@ -132,7 +141,7 @@ class Stages:
             try:
                 item = function(item)
             except (tf.errors.OpError, ValueError) as error:
-                return Failure(filename, stage, _reason(error))
+                return Failure(filename, stage, reason(error))
             if stage == "read":
                 filename = naming.to_str(item["filename"].numpy())  # a TFRecord has it inside
         return _arrays(item)
@@ -208,39 +217,43 @@ def _as_it_is(function: Callable[..., Any]) -> Any:
     return tf.autograph.experimental.do_not_convert(function)
 
 
-def _reason(error: Exception) -> str:
-    """TensorFlow's message without its names for its own insides.
-
-    There may be bytes of a record in it, which keep it from being one in Python.
-    """
-    text = getattr(error, "message", None) or str(error)
-    if isinstance(error, UnicodeDecodeError):
-        text = error.object[:1000].decode("utf-8", "replace")
-    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
-    if "Summarized data: b" in text:  # of an assertion
-        text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
-    text = text.removeprefix("assertion failed: [").removesuffix("]")
-    silent = os.strerror(errno.ENOENT) if isinstance(error, tf.errors.NotFoundError) else type(error).__name__
-    return " ".join(text.split()) or silent
-
-
 def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
     """What comes of every batch, in order; after the shards that are done.
 
     Raises what `outcome.Watch` does.
     """
-    first = sum(shard.slots for shard in done)
-    stages, watch = Stages(job, first), Watch(job, done)
-    with _uncollected():
-        batches = iter(stages.dataset())
-    while (batch := _next(job, batches)) is not None:
-        items, *found = batch
-        slots, (rows, *hashes) = items["slot"].numpy(), [_arrays(tensors) for tensors in found]
+    first, watch = sum(shard.slots for shard in done), Watch(job, done)
+    for stages, items, (rows, *hashes) in _batches(job, first):
+        slots = items["slot"].numpy()
         if slots[0] < first:
             watch.see_again(slots, hashes[0])
         else:
             yield watch.see(_outcome(stages, items, slots, rows))
     watch.finish()
+
+
+def _batches(job: Job, first: int) -> Iterator[tuple[Stages, Element, list[Rows]]]:
+    """What the graph gives of each batch, and its stages: the usual ones alone until a batch loses an item.
+
+    A stream cannot give a batch again, nor a model with state do one again: those have all stages from the start.
+    """
+    if not isinstance(job.source, Stream) and not job.predictor.stateful:
+        for stages, items, found in _run(job, Stages(job, first, only_usual=True)):
+            if len(_lost(items["slot"].numpy(), found[0])):
+                first = int(items["slot"][0])
+                break
+            yield stages, items, found
+        else:
+            return
+    yield from _run(job, Stages(job, first))
+
+
+def _run(job: Job, stages: Stages) -> Iterator[tuple[Stages, Element, list[Rows]]]:
+    with _uncollected():
+        batches = iter(stages.dataset())
+    while (batch := _next(job, batches)) is not None:
+        items, *found = batch
+        yield stages, items, [_arrays(tensors) for tensors in found]
 
 
 def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:
@@ -287,7 +300,7 @@ def _next(job: Job, batches: Iterator[Any]) -> Any:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
         if isinstance(own, TfzipError):
             raise own from None
-        shown = f"{type(own).__name__}: {own}" if own else _reason(error)
+        shown = f"{type(own).__name__}: {own}" if own else reason(error)
         raise BrokenSourceError(f"{job.source.name}: {shown}") from (own or error)
 
 

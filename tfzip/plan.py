@@ -30,13 +30,13 @@ class Plan:
     def batches(self, size: int, first: int = 0) -> tuple[Positions, Positions]:
         """The first slot of each batch, and the one after its last: of `size` slots, fewer at the end of a shard.
 
-        Those from the slot `first` on, with which a shard begins.
+        Those from the slot `first` on.
         """
-        bounds = self.bounds[np.searchsorted(self.bounds, first) :]
-        starts = [np.arange(start, stop, size) for start, stop in pairwise(bounds)]
-        stops = [np.minimum(start + size, stop) for start, stop in zip(starts, bounds[1:], strict=True)]
-        none = np.empty(0, np.int64)
-        return np.concatenate([none, *starts]), np.concatenate([none, *stops])
+        begins = [np.arange(start, stop, size) for start, stop in pairwise(self.bounds)]
+        starts = np.concatenate([np.empty(0, np.int64), *begins])
+        stops = np.append(starts, self.bounds[-1])[1:]
+        kept = starts >= first
+        return starts[kept], stops[kept]
 
     def shard_of(self, slot: int) -> int:
         """The shard in which a slot lies."""

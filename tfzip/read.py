@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tfzip import framing, storage
-from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError
+from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError, reason
 from tfzip.index import INDEX, Index
 from tfzip.manifest import feature_specs
 from tfzip.naming import from_text, to_bytes, to_str
@@ -26,6 +26,7 @@ from tfzip.record import (
     ENCODED,
     FILENAME,
     FORMAT_VERSION,
+    MAX_PIXELS,
     OUTPUT,
     SCORES,
     Failure,
@@ -49,18 +50,19 @@ TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
 
 
-def open(path: str | os.PathLike[str], split: str | None = None) -> Export:  # noqa: A001 - tfzip.open, as zipfile and gzip have it
+def open(path: str | os.PathLike[str], split: str | None = None, *, max_pixels: int = MAX_PIXELS) -> Export:  # noqa: A001 - tfzip.open, as zipfile and gzip have it
     """Open a finished export.
 
     Args:
         path: the folder that `tfzip export` wrote, local or anywhere `tf.io.gfile` reaches.
         split: which split, where an export in the tfx layout holds several.
+        max_pixels: of an image that a loop decodes, as its header claims them; more is a DataError.
 
     Raises:
         NotAnExportError: no index there: nothing was exported to it, or the export has not finished.
         CorruptError: the index is damaged.
     """
-    return Export(path, split)
+    return Export(path, split, max_pixels=max_pixels)
 
 
 class Export:
@@ -70,8 +72,9 @@ class Export:
     `(prediction, filename, image)`. Every CRC that is passed is checked.
     """
 
-    def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], split: str | None = None, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path = os.fspath(path)
+        self._max_pixels = max_pixels
         self._index = Index(_find_index(path, split))
         self.manifest: Mapping[str, Any] = self._index.manifest
         """Counts, task, label names, model, pixels, shards: see `schemas/manifest.schema.json`."""
@@ -333,7 +336,7 @@ class Export:
         (alpha dropped, not turned by EXIF), None in an export without images.
 
         Raises CorruptError where a shard is damaged, or holds other records than the index says; DataError for an image
-        that cannot be decoded.
+        that cannot be decoded, or claims more pixels than are allowed.
         """
         import tensorflow as tf
 
@@ -352,11 +355,13 @@ class Export:
         pictures = self._parsed(records, parallel).map(self._decode, parallel).prefetch(parallel).with_options(options)
         row = 0
         try:
-            for row, example in enumerate(pictures.as_numpy_iterator()):
+            for example in pictures.as_numpy_iterator():
                 self._check_filename(row, example[FILENAME])
                 yield self._said(example), to_str(example[FILENAME]), self._picture(example)
+                row += 1
         except (tf.errors.OpError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}, after record {row}: {_reason(error)}; `tfzip verify` tells more") from None
+            self._tell_of_image(row)
+            raise DataError(f"{self.path}, record {row}: {reason(error)}; `tfzip verify` tells more") from None
         if broken:
             raise broken[0]
 
@@ -364,13 +369,16 @@ class Export:
         """Graph: adds the image, empty if TensorFlow lacks its format."""
         import tensorflow as tf
 
-        from tfzip import formats, images
+        from tfzip import bounds, formats, images
 
         if self.image_key not in example:
             return example
-        encoded = example[self.image_key]
-        nothing = tf.zeros((0, 0, 3), tf.uint8)
-        decoded = tf.cond(formats.is_lacking(encoded), lambda: nothing, lambda: images.decode(encoded, 3))
+        encoded, bound = example[self.image_key], bounds.Bound(self._max_pixels)
+        decoded = tf.cond(
+            formats.is_lacking(encoded),
+            lambda: tf.zeros((0, 0, 3), tf.uint8),
+            lambda: images.decode(encoded, 3, bound=bound),
+        )
         return {**example, _IMAGE: decoded}
 
     def _said(self, example: Mapping[str, Any]) -> Any:
@@ -391,13 +399,25 @@ class Export:
         """The image that the graph decoded; or decoded here, if TensorFlow lacks its format."""
         if _IMAGE not in example or example[_IMAGE].size:
             return example.get(_IMAGE)
-        from tfzip import foreign, images
-
         encoded = np.asarray(example[self.image_key], object).item()  # bytes; an array of them would lose last zeros
+        return self._decode_alone(to_str(example[FILENAME]), encoded)
+
+    def _decode_alone(self, filename: str, encoded: bytes) -> np.ndarray[Any, Any]:
+        import tensorflow as tf
+
+        from tfzip import bounds, foreign, images
+
         try:
-            return images.decode(foreign.translate(encoded), 3).numpy()
-        except ValueError as error:
-            raise DataError(f"{to_str(example[FILENAME])}: {error}") from None
+            translated = foreign.translate(encoded, self._max_pixels)
+            return images.decode(translated, 3, bound=bounds.Bound(self._max_pixels)).numpy()
+        except (tf.errors.OpError, ValueError) as error:
+            raise DataError(f"{filename}: {reason(error)}") from None
+
+    def _tell_of_image(self, row: int) -> None:
+        """Raise DataError if the image of a record is what cannot be decoded."""
+        if row < len(self) and self.image_key in self.features:
+            record = self[row]
+            self._decode_alone(record.filename, record.encoded or b"")
 
 
 def has_index(path: str, split: str | None = None) -> bool:
@@ -438,12 +458,6 @@ def _parsing(key: str, spec: FeatureSpec) -> Any:
         rows = [tf.io.RaggedFeature.UniformRowLength(size) for size in spec.shape[1:]]
         return tf.io.RaggedFeature(dtype, value_key=key, partitions=rows)
     return tf.io.FixedLenFeature(spec.shape, dtype)
-
-
-def _reason(error: tf.errors.OpError | UnicodeDecodeError) -> str:
-    """TensorFlow's message, without its insides and the record, whose bytes may keep it from being one in Python."""
-    text = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else error.message
-    return text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
 
 
 class _Metadata(Mapping[str, "np.ndarray[Any, Any]"]):

@@ -33,6 +33,7 @@ def verify(
     weights: str | os.PathLike[str] | None = None,
     preprocess: str | Callable[[Any], Any] | None = None,
     trust_model: bool | None = None,
+    max_pixels: int | None = None,
 ) -> list[str]:
     """Check every CRC, count, hash, filename and row of an export; return a line for each problem, none if whole.
 
@@ -45,10 +46,17 @@ def verify(
         weights: as the export was given it.
         preprocess: as the export was given it.
         trust_model: as the export was given it.
+        max_pixels: as the export was given it.
 
     Raises UsageError for another model than that, and for an export without the images that the model saw.
     """
-    asked = {"imports": imports, "weights": weights, "preprocess": preprocess, "trust_model": trust_model}
+    asked = {
+        "imports": imports,
+        "weights": weights,
+        "preprocess": preprocess,
+        "trust_model": trust_model,
+        "max_pixels": max_pixels,
+    }
     given = {name: value for name, value in asked.items() if value is not None}
     if model is not None:
         from tfzip import deep  # here, since it imports TensorFlow
