@@ -192,15 +192,19 @@ def test_what_climbs_out_of_a_tar_climbs_out_of_no_folder(tmp_path, capsys):
 # Zips.
 
 
-def zipped(members, path, *, count=None, directory=None):
-    """A zip of Raws by name, end to end; `directory` changes what it says of each: place, and whatever Raw has."""
+def zipped(members, path, *, count=None, directory=None, behind=b""):
+    """A zip of Raws by name, end to end; `directory` changes what it says of each: place, and whatever Raw has.
+
+    Where there is to be something behind each member, that is where its sizes and CRC should be.
+    """
     body, listed, places = io.BytesIO(), io.BytesIO(), {}
     for name, raw in members:
         sizes = (raw.crc, len(raw.data), raw.size)
         places[name] = body.tell()
-        sizes = [min(number, 0xFFFFFFFF) for number in sizes]
-        body.write(struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, raw.method, 0, 33, *sizes, len(name), 0))
-        body.write(name + raw.data)
+        sizes = [0 if behind else min(number, 0xFFFFFFFF) for number in sizes]
+        flags = 8 if behind else 0
+        body.write(struct.pack("<4s5H3L2H", b"PK\3\4", 20, flags, raw.method, 0, 33, *sizes, len(name), 0))
+        body.write(name + raw.data + behind)
     for name, raw in members:
         place, stored, size = (directory or {}).get(name, lambda *told: told)(places[name], len(raw.data), raw.size)
         numbers, long = [size, stored, place], b""
@@ -249,13 +253,42 @@ def test_members_of_a_zip_that_cannot_be_fail_alone(tmp_path, large):
     ]
 
 
+@pytest.mark.parametrize("side", [5, 200], ids=["small", "large"])
+def test_a_member_of_a_zip_of_which_all_is_wrong_alike_fails(tmp_path, side):
+    """TensorFlow takes a stream that is cut short for whole, and the CRC and size behind it for more of its bytes.
+
+    So fewer than nine bytes may be missing unseen, where all that is said of them is forged.
+    """
+    image = tf.io.encode_png(np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)).numpy()
+    parts, end, crc = range(0, len(image), 60_000), stored(b"", last=True), zlib.crc32(image)
+    packed = b"".join(stored(image[start : start + 60_000]) for start in parts)
+    wrong = {b"cut %d.png" % cut: forged.Raw(packed[:-cut], size=len(image), crc=crc) for cut in range(9, 20)}
+    wrong |= {b"%d.png" % more: forged.Raw(packed + end, size=len(image) + more, crc=crc) for more in (-9, -1, 1, 9)}
+    wrong |= {b"crc.png": forged.Raw(packed + end, size=len(image), crc=crc ^ 1)}
+    good = {b"good.png": forged.Raw(packed + end, size=len(image), crc=crc)}
+    made = exported(zipped([*good.items(), *wrong.items()], tmp_path / "x.zip"), tmp_path / "out")
+    assert [(record.filename, record.encoded) for record in made[:]] == [("good.png", image)]
+    assert [(failure.filename.encode(), failure.stage) for failure in made.failures] == [(n, "read") for n in wrong]
+
+
 def test_members_that_share_their_bytes_are_not_read_again_and_again(tmp_path):
     """As in https://www.usenix.org/conference/woot19/presentation/fifield, where one holds another."""
-    members = [(b"%d.png" % number, deflated(IMAGES[1])) for number in range(50)]
-    longer = {name: lambda place, stored, size: (place, 2 * stored + 36, size) for name, _ in members[10:30]}
-    source = open_source(str(zipped(members, tmp_path / "x.zip", directory=longer)), Options())
+    raw = deflated(IMAGES[1])
+    members, behind = [(b"%d.png" % number, raw) for number in range(50)], b"PK\7\x08" + raw.crc.to_bytes(4, "little")
+    longer = {name: lambda place, stored, size: (place, 2 * stored + 44, size) for name, _ in members[10:30]}
+    path = zipped(members, tmp_path / "x.zip", directory=longer, behind=behind)
+    source = open_source(str(path), Options())
     assert source.filenames == [b"%d.png" % number for number in (*range(11), *range(31, 50))]
     assert {failure.error for failure in source.rejected} == {"it shares bytes with another member"}
+
+
+@pytest.mark.parametrize("change", [-8, -1, 1, 8])
+def test_a_streamed_member_ends_where_its_crc_stands(tmp_path, change):
+    raw = deflated(IMAGES[1])
+    members, behind = [(b"%d.png" % number, raw) for number in range(3)], raw.crc.to_bytes(4, "little") + bytes(8)
+    wrong = {b"1.png": lambda place, stored, size: (place, stored + change, size)}
+    path = zipped(members, tmp_path / "x.zip", directory=wrong, behind=behind)
+    assert open_source(str(path), Options()).filenames == [b"0.png", b"2.png"]
 
 
 @pytest.mark.parametrize("told", [b"b.png.png", b"a.png", b"longer.png.png"])

@@ -35,7 +35,8 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 _GZIPPED = (".tar.gz", ".tgz")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-_UTF8 = 0x800  # a flag: the name is UTF-8
+_STREAMED, _UTF8 = 8, 0x800  # flags: CRC and sizes follow the bytes; the name is UTF-8
+_LONG = 0xFFFFFFFF  # a size of 64 bits, which is told elsewhere
 _SIDECARS = (".cls", ".json")
 
 _LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
@@ -223,20 +224,30 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
         return found(info.header_offset, 0, 0, problem=problem)
-    is_stored = info.compress_type == _STORED
     header, name = b"", info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     if 0 <= info.header_offset < end:
         file.seek(info.header_offset)
         header = file.read(30 + len(name))
-    method, named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (8, 26, 28))
+    named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
     begin = info.header_offset + 30 + named + extra
     if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
         return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
-    is_same = (method, named, header[30:]) == (info.compress_type, len(name), name)
-    if not is_same or (is_stored and info.compress_size != info.file_size):
+    file.seek(begin + info.compress_size)
+    is_whole = info.compress_type == _DEFLATED or info.compress_size == info.file_size
+    if (named, header[30:]) != (len(name), name) or not (is_whole and _is_same(header, info, file.read(8))):
         return found(info.header_offset, 0, 0, problem="what the directory says of it is not what stands before it")
     trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
-    return found(begin, info.compress_size, info.file_size, b"" if is_stored else trailer)
+    return found(begin, info.compress_size, info.file_size, trailer if info.compress_type == _DEFLATED else b"")
+
+
+def _is_same(header: bytes, info: zipfile.ZipInfo, behind: bytes) -> bool:
+    """Whether a member's own header tells the same method, CRC and sizes; or what is behind it, if they are there."""
+    method, *told = struct.unpack("<8xH4x3L", header[:26])
+    known = (info.CRC, info.compress_size, info.file_size)
+    same = all(one in (other, _LONG) for one, other in zip(told, known, strict=True))
+    if header[6] & _STREAMED and not same:
+        same = behind.removeprefix(b"PK\x07\x08")[:4] == info.CRC.to_bytes(4, "little")
+    return method == info.compress_type and same
 
 
 # The source.
@@ -323,10 +334,10 @@ def _reader(files: Sequence[storage.Local], members: Sequence[_Member]) -> Calla
 
     read_piece = region.reader(files)
     names, trailers = tf.constant([m.name for m in members]), tf.constant([m.trailer for m in members])
-    archives, offsets, sizes, inflated = (
-        tf.constant([getattr(member, name) for member in members], tf.int64)
-        for name in ("archive", "offset", "size", "inflated")
+    archives, offsets, sizes = (
+        tf.constant([getattr(member, name) for member in members], tf.int64) for name in ("archive", "offset", "size")
     )
+    inflated = tf.constant([member.inflated for member in members], tf.int32)
     inflate = _inflater([member.size for member in members if member.trailer])
 
     def read(position: tf.Tensor) -> Element:
@@ -345,15 +356,19 @@ def _inflater(sizes: Sequence[int]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor
     """
     import tensorflow as tf
 
-    def small(piece: tf.Tensor, trailer: tf.Tensor, _size: tf.Tensor) -> tf.Tensor:
+    def small(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         whole = tf.strings.join([b"\x1f\x8b\x08\0\0\0\0\0\0\xff", piece, trailer])  # a gzip file
-        return tf.io.decode_compressed(whole, "GZIP")
+        content = tf.io.decode_compressed(whole, "GZIP")  # which takes one that does not end for whole
+        return checked(content, tf.strings.length(content) == size)
 
     def large(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         content, right = tf.numpy_function(_inflate, (piece, trailer, size), (tf.string, tf.bool), stateful=False)
-        message = "the member is damaged, or larger than the archive says"
+        return tf.reshape(checked(content, right), ())
+
+    def checked(content: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        message = "the member is damaged, or of another size than the archive says"
         with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message])]):
-            return tf.reshape(tf.identity(content), ())
+            return tf.identity(content)
 
     def any_size(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         fits = tf.strings.length(piece) <= _LARGEST_IN_GRAPH
