@@ -95,7 +95,7 @@ def rebuilt(folder, **changes):
 
     Keywords are the entries' names without folder and suffix.
     """
-    path = Path(folder) / "index.zip"
+    path = next(Path(folder).rglob("index.zip"))
     content = {}
     for name, data in entries(path).items():
         change = changes.pop(name.rpartition("/")[2].partition(".")[0], data)
@@ -144,7 +144,7 @@ def put(row, value):
 def zeros(gigabytes):
     """Raw deflate that inflates to so many GiB of zeros, and is not finished: ten megabytes a ten GiB."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * (64 * gigabytes)
+    return (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * int(64 * gigabytes)
 
 
 def gzip_member(deflate):

@@ -267,6 +267,27 @@ def test_a_cut_off_file_gives_the_whole_members_before_the_cut_and_then_is_corru
             next(found)
 
 
+EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.binary(max_size=80), min_size=1, max_size=5), EDITS, st.integers(0, 10**6))
+def test_a_changed_file_gives_the_first_of_its_records_and_no_other(compression, records, edits, cut):
+    frames = [framing.frame(record) for record in records]
+    data = bytearray(b"".join(map(framing.deflate, frames) if compression == "gzip" else frames))
+    for place, value in edits:
+        data[place % len(data)] = value
+    file, found = io.BytesIO(data[: cut % (len(data) + 1) or None]), []
+
+    def read():
+        for _, _, block in framing.read_blocks(file, compression):
+            found.extend(record for _, record in framing.unframe_all(block))
+
+    or_corrupt(read)
+    assert found == records[: len(found)]
+
+
 @pytest.mark.parametrize("rest", [b"\0", b"junk", bytes(20), framing.deflate(b"another")])
 def test_more_than_one_member_is_not_one_member(rest):
     with pytest.raises(CorruptError):
@@ -315,6 +336,7 @@ def test_arbitrary_bytes_are_read_or_are_corrupt(data):
         lambda: framing.inflate(data),
         lambda: list(framing.unframe_all(data)),
         lambda: list(framing.read_frames(io.BytesIO(data))),
+        lambda: list(framing.frame_headers(io.BytesIO(data))),
         lambda: list(framing.read_members(io.BytesIO(data))),
     ):
         or_corrupt(read)

@@ -351,6 +351,8 @@ def write_export(folder, filenames):
         },
         "batch_size": 1,
         "parallel": 1,
+        "shuffle": None,
+        "limit": None,
         "features": {f"image/{name}": {"dtype": dtype, "shape": []} for name, dtype in dtypes.items()},
         "shards": [{"file": shard, "records": writer.records, "bytes": writer.bytes, "sha256": writer.sha256}],
     }

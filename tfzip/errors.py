@@ -79,9 +79,14 @@ class CorruptError(DataError):
 
 
 def reason(error: Exception) -> str:
-    """The message of an error, of TensorFlow's without its names for its own insides."""
+    """The message of an error, of TensorFlow's without its names for its own insides.
+
+    That may end in bytes of a record, which keep it from being a message in Python.
+    """
     text = getattr(error, "message", None) or str(error)
-    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0]
+    if isinstance(error, UnicodeDecodeError):
+        text = error.object[:1000].decode("utf-8", "replace")
+    text = text.split("}} ", 1)[-1].split(" [Op:", 1)[0].split(", value: ", 1)[0]
     if "Summarized data: b" in text:  # of an assertion
         text = text.rpartition("Summarized data: b")[2].strip("'\"\n")
     text = text.removeprefix("assertion failed: [").removesuffix("]")

@@ -274,6 +274,7 @@ def _write_shard(
             failures += outcome.failures
             progress.update(len(outcome.slots), len(outcome.failures))
             _check_failures(job, failures, allowed)
+    job.source.check()
     notes = {
         "records": writer.records,
         "bytes": writer.bytes,

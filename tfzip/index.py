@@ -314,7 +314,8 @@ def _align(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, more: int) -> None:
 class Index:
     """A finished index.zip: opened without reading its tables, whose arrays are mapped into memory.
 
-    Nothing in it is trusted: what does not fit is a CorruptError, and takes no more memory than what fits.
+    Nothing in it is trusted: what does not fit is a CorruptError, and takes no more memory than what fits. If someone
+    cuts the file short in place while it is mapped, though, the system ends the process (SIGBUS).
     """
 
     def __init__(self, path: str) -> None:
@@ -396,7 +397,8 @@ class Index:
         with self._reading(entry):
             if self._entry(entry).size > _LARGEST_TEXT:
                 raise CorruptError(f"it has {self._entry(entry).size} bytes")
-            return self._archive.read(entry).decode()
+            with self._archive.open(entry) as file:
+                return file.read(self._entry(entry).size).decode()  # with no size zipfile would inflate all there is
 
     def table(self, entry: str) -> Iterator[dict[str, str]]:
         """The rows of `metadata.csv` or `failures.csv`, one at a time; CorruptError if not as many as were counted."""

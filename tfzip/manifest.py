@@ -23,7 +23,7 @@ _MOST_ELEMENTS, _MOST_DIMENSIONS = 2**28, 32  # of a feature: TensorFlow makes r
 _SHOWN = 80
 
 _COUNT = range(2**63)
-_NAME = re.compile(r"[A-Za-z0-9_]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -35,7 +35,7 @@ class _Each:
 
 
 _FORM = {
-    # An object's keys; [every item]; {one of}; (any of); a range, a pattern or a type.
+    # An object's keys; [every item]; {one of}; (None, or else); a range, a pattern, a text, a share of one.
     "format_version": range(record.FORMAT_VERSION, record.FORMAT_VERSION + 1),
     "tfzip_version": str,
     "name": _NAME,
@@ -67,6 +67,8 @@ _FORM = {
     },
     "batch_size": _COUNT,
     "parallel": _COUNT,
+    "shuffle": (None, range(2**128 + 1)),
+    "limit": (None, _COUNT),
     "features": _Each({"dtype": {"bytes", "int64", "float"}, "shape": [(None, _COUNT)]}),
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
 }
@@ -126,11 +128,21 @@ def _check_features(manifest: Mapping[str, Any]) -> None:
     written = record.prediction_features(task, classes or 0)
     if task == "detection":
         needed |= written
-    if manifest["image_key"] in specs:
-        needed[manifest["image_key"]] = FeatureSpec("bytes")
+    image = manifest["image_key"]
+    may_hold = _may_hold_images(manifest, image in specs and image not in {**needed, **written})
+    if image in specs:
+        needed[image] = FeatureSpec("bytes")
     for key, expected in (needed | written).items():
         if specs.get(key, None if key in needed else expected) != expected:
             raise CorruptError(f"the feature {_shown(key)} is not {expected.dtype} {list(expected.shape)}")
+    if not may_hold:
+        raise CorruptError(f"its images cannot be in the feature {_shown(image)}")
+
+
+def _may_hold_images(manifest: Mapping[str, Any], is_there: bool) -> bool:
+    """Whether the image key is that of a feature for images, which is there if there are any."""
+    own = manifest["image"] == "keep" or manifest["image_key"] == record.ENCODED
+    return own and (is_there or manifest["image"] == "none")
 
 
 def _is_possible(shape: tuple[int | None, ...]) -> bool:
@@ -173,7 +185,7 @@ def _is(value: Any, form: Any) -> bool:
     if isinstance(form, range):
         return isinstance(value, int) and not isinstance(value, bool) and value in form
     if form is float:
-        return _is(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     return isinstance(value, form) and not isinstance(value, bool)
 
 

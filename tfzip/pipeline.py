@@ -296,7 +296,7 @@ def _next(job: Job, batches: Iterator[Any]) -> Any:
     """The next batch; None at the end; the source's own error if it raised one."""
     try:
         return next(batches, None)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
         if isinstance(own, TfzipError):
             raise own from None

@@ -359,7 +359,7 @@ class Export:
                 self._check_filename(row, example[FILENAME])
                 yield self._said(example), to_str(example[FILENAME]), self._picture(example)
                 row += 1
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
             self._tell_of_image(row)
             raise DataError(f"{self.path}, record {row}: {reason(error)}; `tfzip verify` tells more") from None
         if broken:

@@ -24,7 +24,7 @@ from tfzip.record import EXTRA, Failure, FeatureSpec
 from tfzip.sources import tar
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.folder import SUFFIXES as IMAGES
-from tfzip.sources.source import Listed, Stream, state_of
+from tfzip.sources.source import Listed, Stream, check_unchanged, state_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,11 +35,14 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 _GZIPPED = (".tar.gz", ".tgz")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+_STREAMED, _UTF8 = 8, 0x800  # flags: CRC and sizes follow the bytes; the name is UTF-8
+_LONG = 0xFFFFFFFF  # a size of 64 bits, which is told elsewhere
 _SIDECARS = (".cls", ".json")
 
 _LARGEST = 256 << 20  # bytes of an image; what is larger, or claims to be, would take memory many times over
 _LARGEST_SIDECAR = 1 << 20  # bytes; what tells of one image is not larger
-_FREE, _PER_BYTE = 64 << 20, 32  # bytes of all sidecars together: so many, and so many for each of the archive's
+_FREE, _PER_BYTE = 64 << 20, 32  # bytes to remember of an archive: so many, and so many for each that it has
+_PER_MEMBER = 256  # of them, besides its name: of a tar.gz of blank images each has ten bytes
 _MOST_FIELDS = 256
 
 _LARGEST_IN_GRAPH = 1 << 16  # bytes of a deflated member that TensorFlow may inflate: it cannot be told where to stop
@@ -79,14 +82,19 @@ class _Listing:
     def add(self, member: _Member, read: Callable[[], bytes]) -> None:
         key, suffix = _split(member.name)
         if posixpath.splitext(member.name)[1].lower() in IMAGES:
+            self._remember(len(member.name))
             self.images.append(_limited(member))
         elif suffix in _SIDECARS and member.inflated <= _LARGEST_SIDECAR and not member.problem:
-            self.room -= member.inflated
-            if self.room < 0:
-                raise ValueError(f"its {' and '.join(_SIDECARS)} files are out of proportion to it")
+            self._remember(len(member.name) + member.inflated)
             self.sidecars.setdefault((member.archive, key), {}).setdefault(suffix, read())
         else:
             self.ignored += 1
+
+    def _remember(self, size: int) -> None:
+        """Raise ValueError if an archive is too small for all that it would have one remember."""
+        self.room -= _PER_MEMBER + size
+        if self.room < 0:
+            raise ValueError(f"its images, or its {' and '.join(_SIDECARS)} files, are out of proportion to its size")
 
 
 def _limited(member: _Member) -> _Member:
@@ -116,6 +124,7 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     gzipped = [path for path in paths if path.endswith(_GZIPPED)]
     if gzipped and len(paths) > 1:
         raise SourceError(f"{shown}: give compressed tars one at a time, or uncompress them")
+    state = state_of(paths)
     files = [storage.Local(path) for path in paths]
     listing, total = _Listing(), 0
     for number, (path, file) in enumerate(zip(paths, files, strict=True)):
@@ -126,7 +135,8 @@ def from_archives(shown: str, paths: Sequence[str]) -> Listed | Stream:
     if not listing.images:
         raise SourceError(f"{shown}: no images in it (none of its {listing.ignored} files is one)")
     _check_unique(paths, listing.images)
-    return _source(shown, files, listing, state_of(paths), total if gzipped else None)
+    steady = {"state": state, "check": partial(check_unchanged, paths, state, mapped=not gzipped)}
+    return _source(shown, files, listing, steady, total if gzipped else None)
 
 
 # Listing.
@@ -166,7 +176,8 @@ def _tar_member(number: int, member: tar.Member, places: dict[bytes, tuple[int, 
         problem = f"it is a link to {naming.to_str(member.link)}"
     elif member.kind not in tarfile.REGULAR_TYPES:
         return None
-    places[member.name] = offset, size
+    if not problem:
+        places[member.name] = offset, size
     return _Member(number, member.name.removeprefix(b"./"), offset, size, size, problem=problem)
 
 
@@ -182,11 +193,16 @@ def _list_zip(path: str, number: int, listing: _Listing) -> int:
     with storage.open(path, "rb") as file:
         listing.room += _PER_BYTE * _size(file)
         with zipfile.ZipFile(file) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
             members = [_zip_member(file, number, info, archive.start_dir) for info in infos]
             for member, info in zip(_apart(members), infos, strict=True):
-                listing.add(member, partial(archive.read, info))
+                listing.add(member, partial(_inflated_content, archive, info))
     return 0
+
+
+def _inflated_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:
+        return file.read(info.file_size)  # with no size it would inflate all there is
 
 
 def _apart(members: Sequence[_Member]) -> list[_Member]:
@@ -208,24 +224,37 @@ def _zip_member(file: IO[bytes], number: int, info: zipfile.ZipInfo, end: int) -
     if info.compress_type not in (_STORED, _DEFLATED):
         problem = f"it is compressed by method {info.compress_type}; tfzip reads stored and deflated ones"
         return found(info.header_offset, 0, 0, problem=problem)
-    header = b""
+    header, name = b"", info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
     if 0 <= info.header_offset < end:
         file.seek(info.header_offset)
-        header = file.read(30)
-    begin = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        header = file.read(30 + len(name))
+    named, extra = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
+    begin = info.header_offset + 30 + named + extra
     if header[:4] != b"PK\x03\x04" or begin + info.compress_size > end:
         return found(info.header_offset, 0, 0, problem="the archive has no member where its directory says")
-    trailer = b""
-    if info.compress_type == _DEFLATED:
-        trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
-    return found(begin, info.compress_size, info.file_size, trailer)
+    file.seek(begin + info.compress_size)
+    is_whole = info.compress_type == _DEFLATED or info.compress_size == info.file_size
+    if (named, header[30:]) != (len(name), name) or not (is_whole and _is_same(header, info, file.read(8))):
+        return found(info.header_offset, 0, 0, problem="what the directory says of it is not what stands before it")
+    trailer = info.CRC.to_bytes(4, "little") + (info.file_size % 2**32).to_bytes(4, "little")
+    return found(begin, info.compress_size, info.file_size, trailer if info.compress_type == _DEFLATED else b"")
+
+
+def _is_same(header: bytes, info: zipfile.ZipInfo, behind: bytes) -> bool:
+    """Whether a member's own header tells the same method, CRC and sizes; or what is behind it, if they are there."""
+    method, *told = struct.unpack("<8xH4x3L", header[:26])
+    known = (info.CRC, info.compress_size, info.file_size)
+    same = all(one in (other, _LONG) for one, other in zip(told, known, strict=True))
+    if header[6] & _STREAMED and not same:
+        same = behind.removeprefix(b"PK\x07\x08")[:4] == info.CRC.to_bytes(4, "little")
+    return method == info.compress_type and same
 
 
 # The source.
 
 
 def _source(
-    shown: str, files: Sequence[storage.Local], listing: _Listing, state: Mapping[str, Any], total: int | None
+    shown: str, files: Sequence[storage.Local], listing: _Listing, steady: Mapping[str, Any], total: int | None
 ) -> Listed | Stream:
     kept = [member for member in listing.images if not member.problem]
     lost = [member for member in listing.images if member.problem]
@@ -240,7 +269,7 @@ def _source(
         "features": {name: FeatureSpec(_KINDS.get(column.dtype.kind, "bytes")) for name, column in columns.items()},
         "rejected": [Failure(naming.to_str(member.name), "read", member.problem) for member in lost],
         "ignored": listing.ignored,
-        "state": state,
+        **steady,
     }
     columns |= known.labels
     if total is not None:
@@ -305,10 +334,10 @@ def _reader(files: Sequence[storage.Local], members: Sequence[_Member]) -> Calla
 
     read_piece = region.reader(files)
     names, trailers = tf.constant([m.name for m in members]), tf.constant([m.trailer for m in members])
-    archives, offsets, sizes, inflated = (
-        tf.constant([getattr(member, name) for member in members], tf.int64)
-        for name in ("archive", "offset", "size", "inflated")
+    archives, offsets, sizes = (
+        tf.constant([getattr(member, name) for member in members], tf.int64) for name in ("archive", "offset", "size")
     )
+    inflated = tf.constant([member.inflated for member in members], tf.int32)
     inflate = _inflater([member.size for member in members if member.trailer])
 
     def read(position: tf.Tensor) -> Element:
@@ -327,15 +356,19 @@ def _inflater(sizes: Sequence[int]) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor
     """
     import tensorflow as tf
 
-    def small(piece: tf.Tensor, trailer: tf.Tensor, _size: tf.Tensor) -> tf.Tensor:
+    def small(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         whole = tf.strings.join([b"\x1f\x8b\x08\0\0\0\0\0\0\xff", piece, trailer])  # a gzip file
-        return tf.io.decode_compressed(whole, "GZIP")
+        content = tf.io.decode_compressed(whole, "GZIP")  # which takes one that does not end for whole
+        return checked(content, tf.strings.length(content) == size)
 
     def large(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         content, right = tf.numpy_function(_inflate, (piece, trailer, size), (tf.string, tf.bool), stateful=False)
-        message = "the member is damaged, or larger than the archive says"
+        return tf.reshape(checked(content, right), ())
+
+    def checked(content: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        message = "the member is damaged, or of another size than the archive says"
         with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message])]):
-            return tf.reshape(tf.identity(content), ())
+            return tf.identity(content)
 
     def any_size(piece: tf.Tensor, trailer: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         fits = tf.strings.length(piece) <= _LARGEST_IN_GRAPH

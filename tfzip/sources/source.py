@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import storage
+from tfzip.errors import BrokenSourceError
 from tfzip.record import Failure, FeatureSpec
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Source:
     items bring already serialized. `rejected` are items that its listing shows to be no good, `ignored` counts what
     is there but is no image. Filenames that are not known to be `unique` are compared as they come; `place` tells
     people where an item is, by its position. `state` is what tells whether the source itself is still what it was, as
-    JSON has it.
+    JSON has it; `check` raises BrokenSourceError if what was read since it was listed may not be that.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Source:
     unique: bool = True
     place: Callable[[int], str] = "item {}".format
     state: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,18 @@ class Stream(Source):
 def state_of(paths: Sequence[str]) -> dict[str, Any]:
     """What tells whether files are still what they were: name, size and time of the last change of each."""
     return {"files": [[path.rpartition("/")[2], *storage.status(path)] for path in paths]}
+
+
+def check_unchanged(paths: Sequence[str], state: Mapping[str, Any], *, mapped: bool) -> None:
+    """Raise BrokenSourceError unless files are what they were when their `state` was told.
+
+    Of files that are mapped into memory, each time with the size they had, only those of that size could be read since.
+    """
+    for path, (_, size, time) in zip(paths, state["files"], strict=True):
+        with contextlib.suppress(OSError):  # what is gone can no longer be read, which tells of itself
+            now = storage.status(path)
+            if now != (size, time) and not (mapped and now[0] != size):
+                raise BrokenSourceError(f"{path} changed while it was read; put it back, or use --overwrite")
 
 
 def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor], Element]:
