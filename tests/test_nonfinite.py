@@ -232,7 +232,7 @@ def test_in_a_stream_too(folder, tmp_path):
 
 def test_after_it_failed_it_goes_on_with_them_kept_or_in_quarantine(folder, tmp_path):
     model, options = MODELS["all scores"]
-    how = {**options, "shard_records": 1}
+    how = {**options, "shard_records": 3}
     for choice in ("keep", "quarantine"):
         out = tmp_path / choice
         with pytest.raises(tfzip.DataError, match="The same command goes on after what is finished"):

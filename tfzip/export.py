@@ -247,17 +247,27 @@ def _write_shards(job: Job, layout: Layout, done: list[Done]) -> tuple[list[Shar
 
 
 class _Ahead:
-    """An iterator whose `next` can be looked at before it is taken; None at the end."""
+    """Outcomes with their shards, of which the next can be looked at before it is taken."""
 
     def __init__(self, outcomes: Iterator[tuple[int, Outcome]]) -> None:
         self._outcomes = outcomes
-        self.next = next(outcomes, None)
+        self._seen: list[tuple[int, Outcome] | None] = []
 
-    def of(self, shard: int) -> Iterator[Outcome]:
-        """Take those of a shard."""
+    @property
+    def next(self) -> tuple[int, Outcome] | None:
+        """The next one; None at the end."""
+        if not self._seen:
+            self._seen.append(next(self._outcomes, None))
+        return self._seen[0]
+
+    def of(self, shard: int, stop: int | None) -> Iterator[Outcome]:
+        """Take those of a shard; where it is known before which slot it ends, the next is not waited for."""
         while self.next is not None and self.next[0] == shard:
-            yield self.next[1]
-            self.next = next(self._outcomes, None)
+            outcome = self.next[1]
+            self._seen.clear()
+            yield outcome
+            if outcome.slots[-1] + 1 == stop:
+                return
 
 
 def _write_shard(
@@ -265,9 +275,10 @@ def _write_shard(
 ) -> Done:
     """Write one shard, adding to the failures."""
     rows, slots, earlier = [], 0, len(failures)
+    stop = int(job.plan.bounds[shard + 1]) if job.plan else None
     allowed = job.options.allowed_failures(job.images)
     with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
-        for outcome in outcomes.of(shard):
+        for outcome in outcomes.of(shard, stop):
             writer.write(outcome.rows.pop("serialized"))
             rows.append(outcome.rows)
             slots += len(outcome.slots)
