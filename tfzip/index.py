@@ -208,7 +208,7 @@ def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int
 
 
 def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
-    hashes = np.array([hash_filename(name) for table in tables for name in table.texts("filename")], np.uint64)
+    hashes = np.concatenate([np.empty(0, np.uint64), *(hash_filenames(table.texts("filename")) for table in tables)])
     order = np.argsort(hashes, kind="stable")
     _write_array(archive, "lookup/hash.npy", np.uint64, hashes.shape, [hashes[order]])
     _write_array(archive, "lookup/row.npy", np.int64, order.shape, [order])
@@ -217,6 +217,11 @@ def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
 def hash_filename(filename: bytes) -> int:
     """The first 8 bytes, little endian, of the SHA-256 of the filename."""
     return int.from_bytes(hashlib.sha256(filename).digest()[:8], "little")
+
+
+def hash_filenames(filenames: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+    """The hash of each filename."""
+    return np.fromiter(map(hash_filename, filenames), np.uint64, len(filenames))
 
 
 def _metadata_lines(tables: Sequence[Part]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfzip import framing, naming
 from tfzip.errors import CorruptError, UsageError
-from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
+from tfzip.index import Index, hash_filenames, shown_confidences, shown_labels
 from tfzip.read import Export
 from tfzip.record import UNKNOWN, Location, Prediction, Record, parse_record
 
@@ -96,7 +96,7 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
         yield "index.zip: the manifest counts other predictions that are not a number"
     names = index.filenames()
-    hashes = np.array([hash_filename(name) for name in names], np.uint64)
+    hashes = hash_filenames(names)
     order = np.argsort(hashes, kind="stable")
     if not (
         np.array_equal(index.array("lookup/hash.npy"), hashes[order])
