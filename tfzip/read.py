@@ -45,6 +45,7 @@ _IMAGE = "image"
 
 _MOST_FAILURES = 10_000_000
 _LARGEST_RUN = 1 << 20
+_FIRST_ENTRY = 64  # bytes of a zip that hold the name of its first entry
 
 TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
@@ -421,11 +422,19 @@ class Export:
 
 
 def has_index(path: str, split: str | None = None) -> bool:
-    """Whether there is a finished export in a folder."""
+    """Whether there is a finished export in a folder; an index.zip of something else is none."""
     try:
-        return bool(_find_index(path, split))
+        return _is_ours(_find_index(path, split))
     except UsageError as error:
         return not isinstance(error, NotAnExportError)
+
+
+def _is_ours(index: str) -> bool:
+    """Whether a zip begins with what tfzip writes first, also where it is damaged later, or a link to nowhere."""
+    if not storage.isfile(index):
+        return True
+    with storage.open(index, "rb") as file:
+        return b"manifest.json" in file.read(_FIRST_ENTRY)
 
 
 def _find_index(path: str, split: str | None) -> str:
@@ -434,7 +443,8 @@ def _find_index(path: str, split: str | None) -> str:
     if storage.exists(flat):
         return flat
     if not storage.isdir(path):
-        raise NotAnExportError(f"{path}: no such folder")
+        is_there = f"{path} is a file: give the folder that the export was written to"
+        raise NotAnExportError(is_there if storage.exists(path) else f"{path}: no such folder")
     finished = [
         name.removeprefix(TFX_FOLDER)
         for name in storage.listdir(path)
