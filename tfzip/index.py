@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import entries, storage
-from tfzip.errors import CorruptError
+from tfzip.errors import CorruptError, UsageError
 from tfzip.manifest import check_manifest, parse_manifest
 from tfzip.naming import shown, to_text
 from tfzip.record import INDEXED_SCORES, SCORES, UNKNOWN, Failure, Location
@@ -166,7 +166,10 @@ def write_index(
     parts: Sequence[str],
     failures: Iterable[Failure],
 ) -> None:
-    """Write index.zip from the parts of all shards, in shard order; memory holds one part and the lookup."""
+    """Write index.zip from the parts of all shards, in shard order; memory holds one part and the lookup.
+
+    Raises UsageError, and writes nothing, if it could not be read again.
+    """
     if not storage.is_local(path):
         with tempfile.TemporaryDirectory() as folder:
             local = os.path.join(folder, INDEX)
@@ -175,10 +178,15 @@ def write_index(
         return
     rows = [shard["records"] for shard in manifest["shards"]]
     tables = [Part(part, shard) for shard, part in enumerate(parts)]
+    texts = {
+        "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
+        "labels.txt": labels_text(labels),
+        "schema.pbtxt": schema,
+    }
+    _check_texts(texts)
     with zipfile.ZipFile(path, "w") as archive:
-        _write_text(archive, "manifest.json", [json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"])
-        _write_text(archive, "labels.txt", (f"{label}\n" for label in labels))
-        _write_text(archive, "schema.pbtxt", [schema])
+        for name, text in texts.items():
+            _write_text(archive, name, [text])
         _write_text(archive, "metadata.csv", _metadata_lines(tables))
         _write_text(archive, "failures.csv", _failure_lines(failures))
         for name, dtype in COLUMNS.items():
@@ -188,6 +196,20 @@ def write_index(
             _write_array(archive, "columns/scores.npy", np.float32, (sum(rows), width), scores)
         _write_filenames(archive, tables, sum(rows))
         _write_lookup(archive, tables)
+
+
+def labels_text(labels: Sequence[str]) -> str:
+    """Class names as labels.txt has them."""
+    return "".join(f"{label}\n" for label in labels)
+
+
+def _check_texts(texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        if (size := len(text.encode())) > _LARGEST_TEXT:
+            raise UsageError(
+                f"{name} would have {size} bytes, and {_LARGEST_TEXT} is what reading takes: give a larger "
+                "--shard-size or --shard-records, or fewer labels"
+            )
 
 
 def _scores_width(manifest: Mapping[str, Any]) -> int:

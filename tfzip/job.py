@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfzip import given, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
-from tfzip.options import Options, flag
+from tfzip.options import MOST_SHARDS, Options, flag
 from tfzip.plan import Plan
 from tfzip.record import Failure, FeatureSpec, Shard
 from tfzip.sources import Listed, Stream
@@ -302,7 +302,10 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
                 raise UsageError(f"--shards and {flag(option)}: give one of them")
         return Plan(order, plan.even_bounds(len(order), options.shards))
     sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
-    return Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
+    made = Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
+    if made.shards > MOST_SHARDS:
+        raise UsageError(f"{made.shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
+    return made
 
 
 def _cpus() -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfzip import framing, naming
 from tfzip.errors import CorruptError, UsageError
-from tfzip.index import Index, hash_filenames, shown_confidences, shown_labels
+from tfzip.index import Index, hash_filenames, labels_text, shown_confidences, shown_labels
 from tfzip.read import Export
 from tfzip.record import UNKNOWN, Location, Prediction, Record, parse_record
 
@@ -91,7 +91,7 @@ def _problems(export: Export) -> Iterator[str]:
 def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     """The index against itself: what the zip notes, labels, lookup, tables."""
     yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
-    if index.text("labels.txt") != "".join(f"{name}\n" for name in manifest["labels"]["names"]):
+    if index.text("labels.txt") != labels_text(manifest["labels"]["names"]):
         yield "index.zip: labels.txt does not hold the manifest's names"
     if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
         yield "index.zip: the manifest counts other predictions that are not a number"
