@@ -215,7 +215,7 @@ def _check_texts(texts: Mapping[str, str]) -> None:
 def _scores_width(manifest: Mapping[str, Any]) -> int:
     """The number of scores a row has in the index: 0 where they are too many, or there are none."""
     (width,) = manifest["features"].get(SCORES, {"shape": [0]})["shape"]
-    return width if width <= INDEXED_SCORES else 0
+    return width if width is not None and width <= INDEXED_SCORES else 0  # of one that varies, a source had it before
 
 
 def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int) -> None:

@@ -95,7 +95,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         raise UsageError("--allow-partial has no effect: it is for --predictions")
     forecast = _from_model(source, model, options) if model is not None else _from_given(source, options, brought)
     task, names = forecast.task, forecast.names
-    written, carried = _features(source, options, forecast.features)
+    written, carried = _features(source, options, forecast.features, task.name)
     known = task.names or (names.any() if task.name == "raw" else ())
     return Job(
         options=options,
@@ -267,9 +267,9 @@ def _last_line(error: BaseException) -> str:
 
 
 def _features(
-    source: Listed | Stream, options: Options, predicted: Mapping[str, FeatureSpec]
+    source: Listed | Stream, options: Options, predicted: Mapping[str, FeatureSpec], task: str
 ) -> tuple[dict[str, FeatureSpec], dict[str, FeatureSpec]]:
-    """The features that are written, and those that items bring and keep."""
+    """The features that are written, and those that items bring and keep: no part of another prediction of the task."""
     own = record.image_features(images=options.keeps_image, truth=source.classes is not None)
     brought = source.carried
     if brought is None:
@@ -286,7 +286,8 @@ def _features(
         anew |= {record.FORMAT, record.HEIGHT, record.WIDTH}
     there = {key for key, spec in own.items() if kept.get(key) == spec} - anew
     written = {**{key: spec for key, spec in own.items() if key not in there}, **predicted}
-    return written, {key: spec for key, spec in kept.items() if key not in written}
+    left = {*written, *record.prediction_features(task, 0)}
+    return written, {key: spec for key, spec in kept.items() if key not in left}
 
 
 def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | None:

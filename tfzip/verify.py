@@ -15,7 +15,7 @@ from tfzip import framing, naming
 from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Index, hash_filenames, labels_text, shown_confidences, shown_labels
 from tfzip.read import Export
-from tfzip.record import UNKNOWN, Location, Prediction, Record, parse_record
+from tfzip.record import UNKNOWN, Location, Prediction, Record
 
 SAMPLE = 100
 """Images that are run through a model again, if not asked otherwise."""
@@ -155,7 +155,7 @@ def _records(file: Any, export: Export) -> Iterator[tuple[tuple[int, int, int], 
     for offset, size, frames in framing.read_blocks(file, export.manifest["compression"]):
         try:
             for start, data in framing.unframe_all(frames):
-                yield (offset, size, start), parse_record(data, export.features, export.image_key)
+                yield (offset, size, start), export.parse(data)
         except CorruptError as error:
             raise CorruptError(f"at {offset}: {error}") from None
 
