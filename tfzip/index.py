@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -515,6 +516,13 @@ class Index:
         if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(names):
             raise CorruptError(f"{self.path}: columns/filename_end.npy is damaged")
         return split_texts(names, ends)
+
+    def filenames_of(self, first: int, stop: int) -> list[bytes]:
+        """The filenames of some rows, where those of all rows are known not to be damaged."""
+        ends = self.column("filename_end")[max(first - 1, 0) : stop].tolist()
+        begins = ends if first else [0, *ends]
+        blob = self.column("filename")[begins[0] : begins[-1]].tobytes() if stop > first else b""
+        return [blob[start - begins[0] : end - begins[0]] for start, end in pairwise(begins)]
 
     def row(self, filename: bytes) -> int | None:
         """The row of a filename, None if there is none; CorruptError where the lookup is seen to be damaged.

@@ -85,8 +85,11 @@ class Shard(NamedTuple):
     sha256: str
 
 
+STAGES = ("read", "decode", "predict", "encode")
+
+
 class Failure(NamedTuple):
-    """One item that gave no record: at which stage (`read`, `decode`, `predict`, `encode`) and why."""
+    """One item that gave no record: at which of the STAGES and why."""
 
     filename: str
     stage: str

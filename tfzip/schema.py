@@ -14,6 +14,7 @@ from tfzip.record import FeatureSpec
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
+_LONGEST_ESCAPE = 16  # of a character: some versions of protobuf escape each byte of what is not ASCII
 _TYPES = {"bytes": "BYTES", "int64": "INT", "float": "FLOAT"}
 
 
@@ -29,6 +30,20 @@ def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> s
             _add_domain(feature, key, classes or 0, labels)
     text: str = text_format.MessageToString(schema)
     return text
+
+
+def describes(text: str, features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> bool:
+    """Whether a schema says what `schema_text` does, in whichever way protobuf puts it."""
+    expected = schema_text(features, labels)
+    if text == expected:
+        return True
+    if len(text) > _LONGEST_ESCAPE * len(expected):
+        return False
+    try:
+        one, other = (text_format.Parse(given, _schema_pb2().Schema()) for given in (text, expected))
+    except (text_format.ParseError, RecursionError):
+        return False
+    return bool(one == other)
 
 
 def _schema_pb2() -> Any:
