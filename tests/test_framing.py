@@ -107,7 +107,7 @@ def test_pythons_gzip_reads_deflated_data_and_finds_no_time_and_no_name_in_it(da
 
 @pytest.mark.parametrize("level", [0, 1, 9])
 def test_members_of_pythons_gzip_inflate_and_are_found_in_a_file(level):
-    datas = [b"", b"small", random.Random(2).randbytes(70_000), framing.frame(bytes(3_000_000))]
+    datas = [b"small", random.Random(2).randbytes(70_000), framing.frame(bytes(3_000_000))]
     members = [gzip.compress(data, level, mtime=0) for data in datas]
 
     assert [framing.inflate(member) for member in members] == datas
@@ -165,7 +165,7 @@ def test_read_frames_gives_back_every_frame_and_its_place_in_the_file(records):
 @settings(deadline=None, max_examples=100)
 @given(st.lists(RECORDS, max_size=5))
 def test_read_members_gives_back_every_member_and_its_place_in_the_file(groups):
-    datas = [b"".join(map(framing.frame, group)) for group in groups]
+    datas = [b"".join(map(framing.frame, group)) for group in groups if group]
     file = b"".join(map(framing.deflate, datas))
 
     found = list(framing.read_members(io.BytesIO(file)))
@@ -189,6 +189,15 @@ def test_a_member_may_end_anywhere_about_a_mebibyte(distance):
         (0, len(first), data),
         (len(first), len(second), b"second"),
     ]
+
+
+def test_an_empty_member_stands_alone():
+    empty, full = framing.deflate(b""), framing.deflate(framing.frame(b"x"))
+
+    assert list(framing.read_members(io.BytesIO(empty))) == [(0, len(empty), b"")]
+    for file in (empty + full, full + empty, empty * 2, empty * 100_000, full + empty + full):
+        with pytest.raises(CorruptError, match="is empty"):
+            list(framing.read_members(io.BytesIO(file)))
 
 
 def test_an_empty_file_holds_nothing():

@@ -396,6 +396,19 @@ WRONG = {
     "a table of other columns": ({"metadata": lambda d: d[d.index(b"\n") + 1 :]}, "columns are not"),
     "more failures": ({"failures": lambda d: d + b"x,read,x\r\n"}, "failures.csv"),
     "other class names": ({"labels": b"bee\nant\ncat\n"}, "labels.txt"),
+    "another margin": ({"margin": put(4, 0.5)}, "record 4: its margin"),
+    "no margin": ({"margin": put(4, np.nan)}, "record 4: its margin"),
+    "another entropy": ({"entropy": put(5, 0.5)}, "record 5: its entropy"),
+    "entropies of others": ({"entropy": column(lambda a: a[::-1])}, "its entropy"),
+    "no schema": ({"schema": b""}, "schema.pbtxt"),
+    "a schema that is none": ({"schema": b"feature {"}, "schema.pbtxt"),
+    "a deep schema": ({"schema": b"feature { struct_domain { " * 1000}, "schema.pbtxt"),
+    "a schema of other types": ({"schema": lambda d: d.replace(b"FLOAT", b"INT")}, "schema.pbtxt"),
+    "an unknown stage": ({"failures": lambda d: d.replace(b",decode,", b",guess,")}, "a stage guess"),
+    "a record that failed": (
+        {**facts(source={"kind": "folder", "labels": "none"}), "failures": lambda d: d.replace(b"broken", b"z")},
+        "z.png is a record, and in failures.csv",
+    ),
 }
 
 
@@ -409,6 +422,57 @@ def test_an_index_that_lies_is_found_by_verify_and_gives_no_wrong_record(zipped,
         for command in commands(copy, copy / "to", NAMES[0]):
             assert cli.main(command) in (0, 1)
             assert "Error" not in capsys.readouterr().err  # none but ours, which are told without their names
+
+
+def test_class_names_in_another_order_are_found(zipped, copy):
+    forged.rebuilt(copy, **forged.renamed(zipped, ["bee", "cat", "ant"]))
+    assert [line.partition(": record ")[2] for line in verdict(copy) if "and more" not in line] == [
+        f"{row}: its text is not the name of its label" for row in range(7)
+    ]
+
+
+def test_a_schema_that_only_puts_it_otherwise_is_none_that_is_wrong(copy):
+    """Some versions of protobuf escape what is not ASCII, or break lines elsewhere."""
+    forged.rebuilt(copy, schema=lambda data: data.replace(b"\n  ", b" ").replace(b'"ant"', b'"\\141nt"'))
+    assert verdict(copy) == []
+
+
+@pytest.mark.parametrize("layout", ["flat", "tfx"])
+def test_a_file_that_would_be_read_as_a_shard_is_found(tmp_path, layout):
+    export = forged.make_export(tmp_path / "out", layout=layout)
+    first = export.shards[0]
+    stray = first.replace("00000-of-00003", "00003-of-00004")
+    (tmp_path / "out" / "notes.txt").touch()
+    assert tfzip.verify(export) == []
+    shutil.copy(first, stray)
+    assert tfzip.verify(export) == [
+        f"{os.path.basename(stray)}: no shard of this export, but *.tfrecord-* finds it too"
+    ]
+
+
+def test_a_name_that_came_twice_is_a_record_and_a_failure_rightly(tmp_path):
+    pixels, scores = np.zeros((4, 4, 3), np.uint8), np.array([0.25, 0.75], np.float32)
+    export = tfzip.write(iter([(scores, "a.png", pixels)] * 2), str(tmp_path / "out"), quiet=True)
+    assert [failure.filename for failure in export.failures] == ["a.png"]
+    assert tfzip.verify(export) == []
+
+
+def test_wrong_rows_of_a_long_shard_are_each_told_once_and_before_what_is_damaged(tmp_path):
+    """More than are looked at together; the last records cannot be read."""
+    count, wrong = 6000, [1, 3000, 4999]
+    pixels, scores = np.zeros((1, 1, 3), np.uint8), np.array([0.25, 0.75], np.float32)
+    triples = ((scores, f"{number}.png", pixels) for number in range(count))
+    export = tfzip.write(triples, str(tmp_path / "out"), quiet=True, batch_size=128)
+    (path,) = export.shards
+    end = int(export.metadata["offset"][5500])
+    with open(path, "r+b") as file:
+        file.seek(end + 20)
+        file.write(b"\0" * 20)
+    forged.rebuilt(tmp_path / "out", label=column(lambda a: np.where(np.isin(np.arange(count), wrong), 0, a)))
+    found = verdict(tmp_path / "out")
+    said = [f"record {row}: its label is not the index's" for row in wrong]
+    assert [line.partition(": ")[2] for line in found][: len(said)] == said
+    assert f"the gzip member at {end} is damaged" in found[len(said)]
 
 
 def test_rebuilding_an_index_as_it_was_harms_nothing(zipped, copy):

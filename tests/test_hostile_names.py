@@ -1,7 +1,8 @@
 """Names that would lead out of the folder, or that no file can have: told, and they cost only themselves."""
 
 import os
-import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -275,14 +276,30 @@ def test_a_target_that_is_moved_away_is_still_the_target(tmp_path):
     assert files_below(tmp_path / "moved") == {b"a/x": b"new"}
 
 
-def test_what_is_not_the_names_fault_ends_it(nasty, tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(tfzip.UsageError, match=r"cannot write there \(File too large\)"):
-            extract(nasty, tmp_path / "to")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+_LIMITED = """
+import resource, sys
+from tfzip import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("largest", "left"), [(2000, [b"a.png", b"metadata.csv"]), (10, [])])
+def test_a_full_disk_ends_it_and_leaves_no_half_of_a_file(tmp_path, largest, left):
+    """As a limit on the size of a file has it."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (side, side, 3), np.uint8) for side in (8, 64, 8)]
+    triples = zip(np.eye(3, dtype=np.float32), ["a.png", "b/large.png", "c.png"], images, strict=True)
+    export, to = tfzip.write(triples, str(tmp_path / "out"), quiet=True), tmp_path / "to"
+    assert len(export["a.png"].encoded) < 2000 < len(export["b/large.png"].encoded)
+    command = [sys.executable, "-c", _LIMITED, str(largest), "extract", export.path, "--to", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{to} can no longer be written: File too large; make room" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    found = files_below(to)
+    assert sorted(found) == left
+    assert found.get(b"a.png", export["a.png"].encoded) == export["a.png"].encoded
 
 
 @pytest.mark.parametrize("name", ["a.png", "日本.png", "100%.png", "caf\udce9.png", "a\x1b%41\n.png", " ", "\x9b"])

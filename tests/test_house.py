@@ -23,7 +23,7 @@ ORDER = [
     ["npy"],
     ["images"],
     ["read"],
-    ["extract", "layout"],
+    ["extract", "layout", "rows"],
     ["options", "progress", "labels"],
     ["sources.columns", "sources.region", "sources.source", "sources.tar"],
     ["sources.folder", "sources.table"],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import tfzip
 from tfzip import index as index_module
 from tfzip import naming, storage
-from tfzip.errors import CorruptError, FilenameNotFoundError
+from tfzip.errors import CorruptError, FilenameNotFoundError, UsageError
 from tfzip.index import COLUMNS, METADATA_FIELDS, Index, hash_filename, save_part, write_index
 from tfzip.record import Failure, Location
 from tfzip.write import ShardWriter
@@ -109,6 +109,15 @@ def data_start(path, info):
 
 
 EMPTY_PARTS = [[], [row(b"a"), row(b"b")], [], [row(b"c")], []]
+
+
+def test_an_index_that_could_not_be_opened_is_not_written(tmp_path):
+    shard = {"records": 0, "file": f"images-train.tfrecord-{0:06}-of-200000.gz", "bytes": 20, "sha256": "0" * 64}
+    for shards, labels in (([shard] * 250_000, ()), ([shard], ["a name of a class"] * 2_000_000)):
+        with pytest.raises(UsageError, match="larger --shard-size or") as caught:
+            write_index(str(tmp_path / "index.zip"), {"shards": shards}, labels, "", [], [])
+        assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @settings(deadline=None, max_examples=60)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tfzip
 from tfzip import plan
 from tfzip.plan import Plan
 
@@ -139,6 +140,16 @@ def test_no_shard_is_empty_where_an_item_is_larger_than_a_shard(sizes):
     assert bounds[0] == 0
     assert bounds[-1] == len(sizes)
     assert np.diff(bounds).min() >= 1
+
+
+def test_more_shards_than_an_index_can_list_are_refused_before_any_work(tmp_path):
+    images, labels = np.zeros((100_000, 1, 1), np.uint8), tmp_path / "labels.npy"
+    np.save(labels, np.zeros(len(images), np.int64))
+    options = {"predictions": str(labels), "shard_records": 1, "quiet": True}
+    with pytest.raises(tfzip.UsageError, match="100000 shards, 99999 can be: give a larger --shard-size"):
+        tfzip.export(images, None, str(tmp_path / "out"), **options)
+    assert not (tmp_path / "out").exists()
+    assert tfzip.export(images, None, str(tmp_path / "out"), dry_run=True, limit=99_999, **options) is None
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20))

@@ -137,6 +137,12 @@ def test_a_folder_that_holds_no_export_is_told_so(tmp_path):
         tfzip.open(str(tmp_path))
 
 
+def test_a_file_of_an_export_is_told_to_be_no_folder(export):
+    for path in (f"{export.path}/index.zip", export.shards[0]):
+        with pytest.raises(tfzip.NotAnExportError, match="is a file: give the folder"):
+            tfzip.open(path)
+
+
 def test_an_unknown_split_is_told(export):
     assert tfzip.open(export.path, "train").split == "train"
     with pytest.raises(tfzip.NotAnExportError, match="holds the split 'train', not 'test'"):

@@ -1,5 +1,6 @@
 """TFRecords that exist already: they gain a prediction, and keep every feature that they had."""
 
+import itertools
 import re
 
 import numpy as np
@@ -8,6 +9,8 @@ import tensorflow as tf
 from sources_made import example, floats, ints, pictures_of, texts, write_tfrecord
 
 import tfzip
+from tfzip import terminal
+from tfzip.record import BOXES, DETECTED_SCORE, LABEL, TEXT, Prediction, prediction_features
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +50,66 @@ def old_records(few, **more):
 
 @pytest.fixture
 def exported(digits_model, tmp_path):
-    def run(records, **options):
+    def run(records, model=digits_model, **options):
         source = write_tfrecord(tmp_path / "old.tfrecord", records)
-        return tfzip.export(source, digits_model, str(tmp_path / "out"), quiet=True, batch_size=5, **options)
+        return tfzip.export(source, model, str(tmp_path / "out"), quiet=True, batch_size=5, **options)
 
     return run
+
+
+# Features of the names that predictions have, of another model.
+
+
+def same(value):
+    """The same in every record."""
+    return lambda _: value
+
+
+EARLIER = {
+    "scores that vary": {"prediction__scores": lambda i: floats(*[0.5] * i)},
+    "scores": {"prediction__scores": same(floats(0.25, 0.75)), "prediction__confidence": same(floats(0.75))},
+    "numbers for scores": {"prediction__scores": lambda i: ints(i, 2)},
+    "a label": {"prediction__label": lambda i: ints(i), "prediction__text": same(texts(b"old"))},
+    "labels": {"prediction__labels": lambda i: ints(*range(i)), "prediction__texts": lambda i: texts(*[b"old"] * i)},
+    "boxes": {
+        "image__detection__label": lambda i: ints(*range(i)),
+        "image__detection__text": lambda i: texts(*[b"old"] * i),
+        **{key.replace("/", "__"): lambda i: floats(*[0.1] * i) for key in (*BOXES, DETECTED_SCORE)},
+    },
+}
+
+
+USUAL = [("raw", "scores that vary"), ("raw", "labels"), ("raw", "boxes"), ("labels", "scores"), ("labels", "boxes")]
+
+
+@pytest.mark.parametrize(
+    ("task", "earlier"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case not in USUAL))
+        for case in itertools.product(["raw", "labels"], EARLIER)
+    ],
+)
+def test_an_earlier_prediction_is_kept_or_replaced_and_not_taken_for_the_new_one(
+    few, exported, tmp_path, task, earlier
+):
+    more, table = EARLIER[earlier], tmp_path / "labels.csv"
+    table.write_text("filename,prediction\n" + "".join(f"{name},new\n" for name in few.names))
+    options = {"task": "raw", "scale": "raw"} if task == "raw" else {"predictions": str(table), "model": None}
+    export = exported(old_records(few, **more), **options)
+    assert tfzip.verify(export) == []
+    assert {name for name in export.metadata if name == "scores"} == set()
+    for said, name, _ in export:
+        assert set(said) == ({"output"} if task == "raw" else set()), name
+    label = None if task == "raw" else 0
+    for made in export[:]:
+        assert made.prediction == Prediction(label=label, text=label if label is None else "new")
+    keys = {key.replace("__", "/") for key in more}
+    kept = keys if task == "raw" else keys - {*prediction_features("multiclass", 0)}
+    assert keys & set(export.features) == kept | (keys & {LABEL, TEXT})
+    for i, data in enumerate(records_of(export)):
+        old, new = parsed(old_records(few, **more)[i]), parsed(data)
+        assert {key: new[key] for key in kept} == {key: old[key] for key in kept}
+    terminal.inspection(export)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pathlib
 import socket
+import zipfile
 
 import numpy as np
 import pytest
@@ -106,6 +107,18 @@ def test_the_suffix_tells_images_in_any_case_and_others_are_counted(tmp_path):
     source = open_source(tmp_path, "none")
     assert sorted(source.filenames) == sorted(os.fsencode(name) for name in images | unreadable)
     assert source.ignored == len(others)
+
+
+@pytest.mark.parametrize("other", ["a zip", "an empty file"])
+def test_images_beside_an_index_zip_of_something_else_are_a_folder_of_images(tmp_path, other):
+    fill(tmp_path, NESTED)
+    (tmp_path / "index.zip").touch()
+    if other == "a zip":
+        with zipfile.ZipFile(tmp_path / "index.zip", "w") as archive:
+            archive.writestr("index.html", "an album")
+    source = open_source(tmp_path, "none")
+    assert_holds(source, NESTED)
+    assert source.ignored == 1
 
 
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+from collections.abc import Iterator
 from types import TracebackType
 from typing import IO
 
@@ -90,7 +91,32 @@ class Below:
                 raise
             raise UnwritableError(str(error.strerror)) from None
 
+    @contextlib.contextmanager
+    def whole(self, filename: str) -> Iterator[IO[bytes]]:
+        """The same, closed at the end; what is not written to its end is removed."""
+        file = self.open(filename)
+        try:
+            with file:
+                yield file
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._remove(filename)
+            raise
+
+    def _remove(self, filename: str) -> None:
+        if self._root is None:
+            storage.remove([storage.join(self._folder, filename)])
+            return
+        with self._folder_of(filename) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+
     def _open_by_descriptor(self, filename: str) -> IO[bytes]:
+        with self._folder_of(filename) as (folder, name):
+            return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=folder), "wb")
+
+    @contextlib.contextmanager
+    def _folder_of(self, filename: str) -> Iterator[tuple[int, bytes]]:
+        """The folder that a file is to lie in, made and held open; and the file's name there."""
         assert self._root is not None
         *folders, name = to_bytes(filename).split(b"/")
         here = os.dup(self._root)
@@ -100,7 +126,7 @@ class Below:
                     os.mkdir(part, dir_fd=here)
                 above, here = here, os.open(part, _FOLDER, dir_fd=here)
                 os.close(above)
-            return os.fdopen(os.open(name, _NEW, 0o666, dir_fd=here), "wb")
+            yield here, name
         finally:
             os.close(here)
 

@@ -100,7 +100,7 @@ def _differences(export: Export, ready: Predictor, options: Options, rows: npt.N
         for failure in outcome.failures:
             yield f"{naming.shown(failure.filename)}: the model says nothing of it: {failure.stage}: {failure.error}"
         for slot, serialized in zip(outcome.rows["slot"], outcome.rows["serialized"], strict=True):
-            written, said = export[int(rows[slot])], parse_record(serialized, job.features)
+            written, said = export[int(rows[slot])], parse_record(serialized, job.features, predicted=job.predicted)
             if told := _difference(written, said, job.task, slack):
                 yield f"{naming.shown(written.filename)}: {told}{state}"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple
 
 from tfzip import storage
 from tfzip.below import Below, UnwritableError
-from tfzip.errors import OutputExistsError, UsageError
+from tfzip.errors import OutputError, OutputExistsError, UsageError
 from tfzip.read import Export
 
 METADATA = "metadata.csv"
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+"""What a system says of a folder in which nobody may write; anything else comes of the disk."""
 
 
 class Extracted(NamedTuple):
@@ -30,6 +34,8 @@ def extract(export: Export, to: str | os.PathLike[str]) -> Extracted:
     Args:
         export: with images.
         to: a folder; must be empty or missing. Nothing is written outside it.
+
+    Raises OutputError where the disk is full or gone: the files that are there then are whole.
     """
     if export.image_key not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")
@@ -39,18 +45,21 @@ def extract(export: Export, to: str | os.PathLike[str]) -> Extracted:
     try:
         storage.makedirs(to)
         with Below(to) as folder:
-            with folder.open(METADATA) as file:
+            with folder.whole(METADATA) as file:
                 export.copy_table(file)
             return _write_images(export, folder)
     except OSError as error:
-        raise UsageError(f"{to}: cannot write there ({error.strerror})") from None
+        if error.errno in _REFUSED:
+            raise UsageError(f"{to}: cannot write there ({error.strerror})") from None
+        said = error.strerror or str(error)
+        raise OutputError(f"{to} can no longer be written: {said}; make room, and give another folder") from None
 
 
 def _write_images(export: Export, folder: Below) -> Extracted:
     written, unwritten = 0, []
     for record in export.records():
         try:
-            with folder.open(record.filename) as file:
+            with folder.whole(record.filename) as file:
                 file.write(record.encoded or b"")
             written += 1
         except UnwritableError as error:

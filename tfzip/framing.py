@@ -32,6 +32,7 @@ DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
 
 _GZIP = 31  # zlib's wbits for a gzip member with its header
 _CHUNK = 1 << 20
+_MEMBERS_CHUNK = 1 << 16  # what follows a member in it is copied once for each member
 
 
 def masked_crc(data: bytes) -> int:
@@ -148,8 +149,11 @@ def inflate(member: bytes) -> bytes:
 
 
 def read_members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Every gzip member of a file: its offset, its size and the frames inside, one member in memory at a time."""
-    offset, pending = 0, file.read(_CHUNK)
+    """Every gzip member of a file: its offset, its size and the frames inside, one member in memory at a time.
+
+    An empty one stands alone: many would take long to read, and hold nothing.
+    """
+    offset, pending = 0, file.read(_MEMBERS_CHUNK)
     while pending:
         member, size = _Member(), 0
         while not member.is_whole:
@@ -160,11 +164,13 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
             except (DEFLATE_ERROR, CorruptError) as error:
                 raise CorruptError(f"the gzip member at {offset} is damaged ({error})") from None
             size += len(pending)
-            pending = member.rest if member.is_whole else file.read(_CHUNK)
+            pending = member.rest if member.is_whole else file.read(_MEMBERS_CHUNK)
         size -= len(pending)
-        yield offset, size, member.frames
+        pending, frames = pending or file.read(_MEMBERS_CHUNK), member.frames
+        if not frames and (offset or pending):
+            raise CorruptError(f"the gzip member at {offset} is empty")
+        yield offset, size, frames
         offset += size
-        pending = pending or file.read(_CHUNK)
 
 
 def read_frames(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:

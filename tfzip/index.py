@@ -20,13 +20,14 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfzip import entries, storage
-from tfzip.errors import CorruptError
+from tfzip.errors import CorruptError, UsageError
 from tfzip.manifest import check_manifest, parse_manifest
 from tfzip.naming import shown, to_text
 from tfzip.record import INDEXED_SCORES, SCORES, UNKNOWN, Failure, Location
@@ -172,7 +173,10 @@ def write_index(
     parts: Sequence[str],
     failures: Iterable[Failure],
 ) -> None:
-    """Write index.zip from the parts of all shards, in shard order; memory holds one part and the lookup."""
+    """Write index.zip from the parts of all shards, in shard order; memory holds one part and the lookup.
+
+    Raises UsageError, and writes nothing, if it could not be read again.
+    """
     if not storage.is_local(path):
         with tempfile.TemporaryDirectory() as folder:
             local = os.path.join(folder, INDEX)
@@ -181,10 +185,15 @@ def write_index(
         return
     rows = [shard["records"] for shard in manifest["shards"]]
     tables = [Part(part, shard) for shard, part in enumerate(parts)]
+    texts = {
+        "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
+        "labels.txt": labels_text(labels),
+        "schema.pbtxt": schema,
+    }
+    _check_texts(texts)
     with zipfile.ZipFile(path, "w") as archive:
-        _write_text(archive, "manifest.json", [json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"])
-        _write_text(archive, "labels.txt", (f"{label}\n" for label in labels))
-        _write_text(archive, "schema.pbtxt", [schema])
+        for name, text in texts.items():
+            _write_text(archive, name, [text])
         _write_text(archive, "metadata.csv", _metadata_lines(tables))
         _write_text(archive, "failures.csv", _failure_lines(failures))
         for name, dtype in COLUMNS.items():
@@ -196,10 +205,24 @@ def write_index(
         _write_lookup(archive, tables)
 
 
+def labels_text(labels: Sequence[str]) -> str:
+    """Class names as labels.txt has them."""
+    return "".join(f"{label}\n" for label in labels)
+
+
+def _check_texts(texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        if (size := len(text.encode())) > _LARGEST_TEXT:
+            raise UsageError(
+                f"{name} would have {size} bytes, and {_LARGEST_TEXT} is what reading takes: give a larger "
+                "--shard-size or --shard-records, or fewer labels"
+            )
+
+
 def _scores_width(manifest: Mapping[str, Any]) -> int:
     """The number of scores a row has in the index: 0 where they are too many, or there are none."""
     (width,) = manifest["features"].get(SCORES, {"shape": [0]})["shape"]
-    return width if width <= INDEXED_SCORES else 0
+    return width if width is not None and width <= INDEXED_SCORES else 0  # of one that varies, a source had it before
 
 
 def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int) -> None:
@@ -214,7 +237,7 @@ def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int
 
 
 def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
-    hashes = np.array([hash_filename(name) for table in tables for name in table.texts("filename")], np.uint64)
+    hashes = np.concatenate([np.empty(0, np.uint64), *(hash_filenames(table.texts("filename")) for table in tables)])
     order = np.argsort(hashes, kind="stable")
     _write_array(archive, "lookup/hash.npy", np.uint64, hashes.shape, [hashes[order]])
     _write_array(archive, "lookup/row.npy", np.int64, order.shape, [order])
@@ -223,6 +246,11 @@ def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
 def hash_filename(filename: bytes) -> int:
     """The first 8 bytes, little endian, of the SHA-256 of the filename."""
     return int.from_bytes(hashlib.sha256(filename).digest()[:8], "little")
+
+
+def hash_filenames(filenames: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+    """The hash of each filename."""
+    return np.fromiter(map(hash_filename, filenames), np.uint64, len(filenames))
 
 
 def _metadata_lines(tables: Sequence[Part]) -> Iterator[str]:
@@ -496,6 +524,13 @@ class Index:
         if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(names):
             raise CorruptError(f"{self.path}: columns/filename_end.npy is damaged")
         return split_texts(names, ends)
+
+    def filenames_of(self, first: int, stop: int) -> list[bytes]:
+        """The filenames of some rows, where those of all rows are known not to be damaged."""
+        ends = self.column("filename_end")[max(first - 1, 0) : stop].tolist()
+        begins = ends if first else [0, *ends]
+        blob = self.column("filename")[begins[0] : begins[-1]].tobytes() if stop > first else b""
+        return [blob[start - begins[0] : end - begins[0]] for start, end in pairwise(begins)]
 
     def row(self, filename: bytes) -> int | None:
         """The row of a filename, None if there is none; CorruptError where the lookup is seen to be damaged.

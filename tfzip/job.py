@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfzip import given, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
-from tfzip.options import Options, flag
+from tfzip.options import MOST_SHARDS, Options, flag
 from tfzip.plan import Plan
 from tfzip.record import Failure, FeatureSpec, Shard
 from tfzip.sources import Listed, Stream
@@ -95,7 +95,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         raise UsageError("--allow-partial has no effect: it is for --predictions")
     forecast = _from_model(source, model, options) if model is not None else _from_given(source, options, brought)
     task, names = forecast.task, forecast.names
-    written, carried = _features(source, options, forecast.features)
+    written, carried = _features(source, options, forecast.features, task.name)
     known = task.names or (names.any() if task.name == "raw" else ())
     return Job(
         options=options,
@@ -267,9 +267,9 @@ def _last_line(error: BaseException) -> str:
 
 
 def _features(
-    source: Listed | Stream, options: Options, predicted: Mapping[str, FeatureSpec]
+    source: Listed | Stream, options: Options, predicted: Mapping[str, FeatureSpec], task: str
 ) -> tuple[dict[str, FeatureSpec], dict[str, FeatureSpec]]:
-    """The features that are written, and those that items bring and keep."""
+    """The features that are written, and those that items bring and keep: no part of another prediction of the task."""
     own = record.image_features(images=options.keeps_image, truth=source.classes is not None)
     brought = source.carried
     if brought is None:
@@ -286,7 +286,8 @@ def _features(
         anew |= {record.FORMAT, record.HEIGHT, record.WIDTH}
     there = {key for key, spec in own.items() if kept.get(key) == spec} - anew
     written = {**{key: spec for key, spec in own.items() if key not in there}, **predicted}
-    return written, {key: spec for key, spec in kept.items() if key not in written}
+    left = {*written, *record.prediction_features(task, 0)}
+    return written, {key: spec for key, spec in kept.items() if key not in left}
 
 
 def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | None:
@@ -302,7 +303,10 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
                 raise UsageError(f"--shards and {flag(option)}: give one of them")
         return Plan(order, plan.even_bounds(len(order), options.shards))
     sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
-    return Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
+    made = Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
+    if made.shards > MOST_SHARDS:
+        raise UsageError(f"{made.shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
+    return made
 
 
 def _cpus() -> int:

@@ -52,7 +52,8 @@ _CHOICES = {
     "on_error": ON_ERROR,
     "on_nonfinite": ON_NONFINITE,
 }
-_MOST = {"shards": 99_999, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
+MOST_SHARDS = 99_999
+_MOST = {"shards": MOST_SHARDS, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

@@ -35,6 +35,7 @@ from tfzip.record import (
     Record,
     is_detection,
     parse_record,
+    predicted_features,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _IMAGE = "image"
 
 _MOST_FAILURES = 10_000_000
 _LARGEST_RUN = 1 << 20
+_FIRST_ENTRY = 64  # bytes of a zip that hold the name of its first entry
 
 TFX_FOLDER = "tfzip-"
 """In the tfx layout the index of a split lies in `OUT/tfzip-SPLIT/`."""
@@ -137,6 +139,15 @@ class Export:
         return feature_specs(self.manifest)
 
     @cached_property
+    def predicted(self) -> dict[str, FeatureSpec]:
+        """Those of the features that are the prediction, the model's other outputs aside."""
+        return predicted_features(self.features, self.manifest["task"])
+
+    def parse(self, serialized: bytes) -> Record:
+        """The Record in one of the serialized ones; CorruptError if its features are not those of the export."""
+        return parse_record(serialized, self.features, self.image_key, self.predicted)
+
+    @cached_property
     def metadata(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """The rows of all records as NumPy arrays: `filename` (objects of str) and the columns of the index.
 
@@ -209,7 +220,7 @@ class Export:
                 block = framing.read_part(file, location.size)
             if self.manifest["compression"] == "gzip":
                 block = framing.inflate(block)
-            record = parse_record(framing.unframe(block, location.start)[0], self.features, self.image_key)
+            record = self.parse(framing.unframe(block, location.start)[0])
         except (CorruptError, OSError) as error:
             raise CorruptError(f"{self.shards[location.shard]}, record {row} at {location.offset}: {error}") from None
         self._check_filename(row, to_bytes(record.filename))
@@ -258,7 +269,7 @@ class Export:
         row = 0
         for block in self.serialized():
             for data in block:
-                record = parse_record(data, self.features, self.image_key)
+                record = self.parse(data)
                 self._check_filename(row, to_bytes(record.filename))
                 yield record
                 row += 1
@@ -383,7 +394,7 @@ class Export:
 
     def _said(self, example: Mapping[str, Any]) -> Any:
         """What a loop gives as the prediction of a parsed example."""
-        if is_detection(self.features):
+        if is_detection(self.predicted):
             boxes = np.stack([example[key] for key in BOXES], axis=-1)
             texts = [text.decode("utf-8", "replace") for text in example[DETECTED_TEXT]]
             return {
@@ -392,8 +403,9 @@ class Export:
                 "labels": example[DETECTED_LABEL],
                 "texts": texts,
             }
-        outputs = {key.removeprefix(OUTPUT): value for key, value in example.items() if key.startswith(OUTPUT)}
-        return example.get(SCORES, outputs)
+        if SCORES in self.predicted:
+            return example[SCORES]
+        return {key.removeprefix(OUTPUT): value for key, value in example.items() if key.startswith(OUTPUT)}
 
     def _picture(self, example: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
         """The image that the graph decoded; or decoded here, if TensorFlow lacks its format."""
@@ -421,11 +433,19 @@ class Export:
 
 
 def has_index(path: str, split: str | None = None) -> bool:
-    """Whether there is a finished export in a folder."""
+    """Whether there is a finished export in a folder; an index.zip of something else is none."""
     try:
-        return bool(_find_index(path, split))
+        return _is_ours(_find_index(path, split))
     except UsageError as error:
         return not isinstance(error, NotAnExportError)
+
+
+def _is_ours(index: str) -> bool:
+    """Whether a zip begins with what tfzip writes first, also where it is damaged later, or a link to nowhere."""
+    if not storage.isfile(index):
+        return True
+    with storage.open(index, "rb") as file:
+        return b"manifest.json" in file.read(_FIRST_ENTRY)
 
 
 def _find_index(path: str, split: str | None) -> str:
@@ -434,7 +454,8 @@ def _find_index(path: str, split: str | None) -> str:
     if storage.exists(flat):
         return flat
     if not storage.isdir(path):
-        raise NotAnExportError(f"{path}: no such folder")
+        is_there = f"{path} is a file: give the folder that the export was written to"
+        raise NotAnExportError(is_there if storage.exists(path) else f"{path}: no such folder")
     finished = [
         name.removeprefix(TFX_FOLDER)
         for name in storage.listdir(path)

@@ -85,8 +85,11 @@ class Shard(NamedTuple):
     sha256: str
 
 
+STAGES = ("read", "decode", "predict", "encode")
+
+
 class Failure(NamedTuple):
-    """One item that gave no record: at which stage (`read`, `decode`, `predict`, `encode`) and why."""
+    """One item that gave no record: at which of the STAGES and why."""
 
     filename: str
     stage: str
@@ -171,6 +174,11 @@ def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
 _DETECTED = prediction_features("detection", 0)
 
 
+def predicted_features(specs: Mapping[str, FeatureSpec], task: str) -> dict[str, FeatureSpec]:
+    """Those of the features that are the prediction of a task; others of such names are what a TFRecord had before."""
+    return {key: specs[key] for key in prediction_features(task, 0) if key in specs}
+
+
 def is_detection(specs: Mapping[str, FeatureSpec]) -> bool:
     """Whether these are features in which boxes are kept."""
     return _DETECTED.items() <= specs.items()
@@ -189,10 +197,18 @@ def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
     return features
 
 
-def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key: str = ENCODED) -> Record:
-    """The Record in a serialized Example whose features are as `specs` says; CorruptError if they are not."""
-    found = parse_example(serialized)
-    features = {key: _checked(key, spec, found) for key, spec in specs.items()}
+def parse_record(
+    serialized: bytes,
+    specs: Mapping[str, FeatureSpec],
+    image_key: str = ENCODED,
+    predicted: Mapping[str, FeatureSpec] | None = None,
+) -> Record:
+    """The Record in a serialized Example whose features are as `specs` says; CorruptError if they are not.
+
+    `predicted` are those that hold the prediction; None for all whose names say so.
+    """
+    found, ours = parse_example(serialized), specs if predicted is None else predicted
+    features = {key: _checked(key, spec, found, ours) for key, spec in specs.items()}
 
     def one(key: str) -> Any:
         return features[key][0]
@@ -207,7 +223,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
         height=one(HEIGHT),
         width=one(WIDTH),
         source_id=_text(one(SOURCE_ID)),
-        prediction=_detections(features) if is_detection(specs) else _prediction(features, specs),
+        prediction=_detections(features) if is_detection(ours) else _prediction(features, ours),
         truth=truth,
         outputs={
             key.removeprefix(OUTPUT): _array(features[key], spec)
@@ -223,7 +239,7 @@ def parse_record(serialized: bytes, specs: Mapping[str, FeatureSpec], image_key:
 
 
 def _prediction(features: Mapping[str, list[Any]], specs: Mapping[str, FeatureSpec]) -> Prediction:
-    """The prediction, if it is one: records that were TFRecords before may have other features of these names."""
+    """The prediction, as far as its features are there."""
 
     def found(key: str, dtype: str, *shape: int | None) -> list[Any] | None:
         return features[key] if specs.get(key) == (dtype, shape) else None
@@ -258,12 +274,15 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _checked(key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]]) -> list[Any]:
+def _checked(
+    key: str, spec: FeatureSpec, features: Mapping[str, tuple[str, list[Any]]], predicted: Mapping[str, FeatureSpec]
+) -> list[Any]:
     """The values of a feature, which must be of its dtype and as many as its shape has room for.
 
     One of varying length that a source brought may be missing, which TensorFlow's parsers take for no values too.
     """
-    if None in spec.shape and not key.startswith(_PREDICTED) and not features.get(key, ("", []))[0]:
+    is_made = key in predicted or key.startswith(OUTPUT)
+    if None in spec.shape and not (is_made and key.startswith(_PREDICTED)) and not features.get(key, ("", []))[0]:
         return []
     if key not in features:
         raise CorruptError(f"a record lacks the feature {key}")

@@ -14,6 +14,7 @@ from tfzip.record import FeatureSpec
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
+_LONGEST_ESCAPE = 16  # of a character: some versions of protobuf escape each byte of what is not ASCII
 _TYPES = {"bytes": "BYTES", "int64": "INT", "float": "FLOAT"}
 
 
@@ -21,10 +22,28 @@ def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> s
     """The schema in protobuf's text format: every feature required, with its shape and the values it may have."""
     schema = _schema_pb2().Schema()
     (classes,) = features[record.SCORES].shape if record.SCORES in features else (len(labels),)
-    for key in sorted(features):
-        _add_feature(schema, key, features[key], classes or 0, labels)
+    tasks = ("multiclass", "multilabel")
+    written = {key: spec for task in tasks for key, spec in record.prediction_features(task, classes or 0).items()}
+    for key, spec in sorted(features.items()):
+        feature = _add_feature(schema, key, spec)
+        if spec == written.get(key, spec):  # another of the same name is what a TFRecord had before
+            _add_domain(feature, key, classes or 0, labels)
     text: str = text_format.MessageToString(schema)
     return text
+
+
+def describes(text: str, features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> bool:
+    """Whether a schema says what `schema_text` does, in whichever way protobuf puts it."""
+    expected = schema_text(features, labels)
+    if text == expected:
+        return True
+    if len(text) > _LONGEST_ESCAPE * len(expected):
+        return False
+    try:
+        one, other = (text_format.Parse(given, _schema_pb2().Schema()) for given in (text, expected))
+    except (text_format.ParseError, RecursionError):
+        return False
+    return bool(one == other)
 
 
 def _schema_pb2() -> Any:
@@ -37,7 +56,7 @@ def _schema_pb2() -> Any:
     return schema_pb2
 
 
-def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, classes: int, labels: Sequence[str]) -> None:
+def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec) -> schema_pb2.Feature:
     feature = schema.feature.add(name=key, type=_schema_pb2().FeatureType.Value(_TYPES[spec.dtype]))
     feature.presence.min_fraction = 1
     feature.presence.min_count = 1
@@ -49,6 +68,10 @@ def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec, classes
         feature.shape.SetInParent()
         for size in spec.shape:
             feature.shape.dim.add(size=size)
+    return feature
+
+
+def _add_domain(feature: schema_pb2.Feature, key: str, classes: int, labels: Sequence[str]) -> None:
     if key == record.ENCODED:
         feature.image_domain.SetInParent()
     elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):  # UNKNOWN, of scores not a number, is an anomaly

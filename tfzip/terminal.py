@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tfzip import naming
 from tfzip.read import Export
-from tfzip.record import CONFIDENCE, LABEL, TRUTH_LABEL, UNKNOWN, Record
+from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
 
 _BAR = 30
 _CLASSES_SHOWN = 20
@@ -54,9 +54,9 @@ def inspection(export: Export) -> str:
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
     ]
-    if LABEL in export.features:
+    if LABEL in export.predicted:
         lines += ["", "classes", *_class_lines(export)]
-    if CONFIDENCE in export.features:
+    if CONFIDENCE in export.predicted:
         lines += ["", "confidence", *_histogram(export.metadata["confidence"])]
     lines += [
         "",
@@ -80,9 +80,9 @@ def model(export: Export) -> str:
 def inspection_facts(export: Export) -> dict[str, Any]:
     """The same for programs: plain values for JSON."""
     facts = {"path": export.path, **export.manifest, "failures": [_failure_facts(f) for f in export.failures]}
-    if LABEL in export.features:
+    if LABEL in export.predicted:
         facts["classes"] = [{"label": label, "text": text, "records": n} for label, text, n in _classes(export)]
-    if CONFIDENCE in export.features and len(export):
+    if CONFIDENCE in export.predicted and len(export):
         with np.errstate(invalid="ignore"):
             quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
         facts["confidence_quartiles"] = [_number(value) for value in quantiles]
@@ -166,10 +166,8 @@ def _pixels(facts: Mapping[str, Any]) -> str:
 
 
 def _task(export: Export) -> str:
-    facts, classes = (
-        export.manifest,
-        export.manifest["features"].get("prediction/scores", {"shape": []})["shape"],
-    )
+    facts = export.manifest
+    classes = export.predicted[SCORES].shape if SCORES in export.predicted else ()
     if not classes:
         return facts["task"] + (f", boxes from {facts['min_score']} on" if facts["min_score"] is not None else "")
     named = {

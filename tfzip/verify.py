@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import IO, Any
 
 import numpy as np
 
-from tfzip import framing, naming
+from tfzip import framing, naming, schema, storage
 from tfzip.errors import CorruptError, UsageError
-from tfzip.index import Index, hash_filename, shown_confidences, shown_labels
+from tfzip.index import Array, Index, hash_filename, hash_filenames, labels_text
+from tfzip.manifest import feature_specs
 from tfzip.read import Export
-from tfzip.record import UNKNOWN, Location, Prediction, Record, parse_record
+from tfzip.record import STAGES
+from tfzip.rows import Rows, Said, said, together
 
 SAMPLE = 100
 """Images that are run through a model again, if not asked otherwise."""
 
-_SHOWN_PER_SHARD = 5
-"""A shard with many damaged records is told of this many."""
+_SHOWN = 5
+"""Of many problems of one kind, or in one shard, so many are told."""
+
+_NAMED_ONCE = ("folder", "list", "table", "arrays")
+"""Sources of which no two items have one name, whether they give a record or fail."""
 
 
 def verify(
@@ -79,6 +85,7 @@ def _problems(export: Export) -> Iterator[str]:
     except CorruptError as error:
         yield str(error)
         return
+    yield from _stray_problems(export)
     first, table = 0, index.table("metadata.csv")
     for shard, entry in enumerate(manifest["shards"]):
         rows = range(first, first + entry["records"])
@@ -91,20 +98,62 @@ def _problems(export: Export) -> Iterator[str]:
 def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     """The index against itself: what the zip notes, labels, lookup, tables."""
     yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
-    if index.text("labels.txt") != "".join(f"{name}\n" for name in manifest["labels"]["names"]):
+    if index.text("labels.txt") != labels_text(manifest["labels"]["names"]):
         yield "index.zip: labels.txt does not hold the manifest's names"
     if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
         yield "index.zip: the manifest counts other predictions that are not a number"
+    if not schema.describes(index.text("schema.pbtxt"), feature_specs(manifest), manifest["labels"]["names"]):
+        yield "index.zip: schema.pbtxt does not describe the manifest's features"
     names = index.filenames()
-    hashes = np.array([hash_filename(name) for name in names], np.uint64)
+    hashes = hash_filenames(names)
+    yield from _name_problems(index, names, hashes)
+    yield from _failure_problems(index, manifest, names, hashes)
+    deque(index.table("metadata.csv"), maxlen=0)
+
+
+def _name_problems(index: Index, names: Sequence[bytes], hashes: Array) -> Iterator[str]:
+    """Filenames and their hashes against the lookup, and against each other: they are keys."""
     order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
     if not (
-        np.array_equal(index.array("lookup/hash.npy"), hashes[order])
-        and np.array_equal(index.array("lookup/row.npy"), order)
+        np.array_equal(index.array("lookup/hash.npy"), hashes) and np.array_equal(index.array("lookup/row.npy"), order)
     ):
         yield "index.zip: the lookup does not fit the filenames"
-    for table in ("failures.csv", "metadata.csv"):
-        deque(index.table(table), maxlen=0)
+    alike = np.flatnonzero(hashes[1:] == hashes[:-1])
+    counted = Counter(names[row] for row in order[np.union1d(alike, alike + 1)])
+    twice = (f"index.zip: {n} records have the filename {naming.to_text(name)}" for name, n in counted.items() if n > 1)
+    yield from _first(twice, "index.zip: and more such filenames")
+
+
+def _failure_problems(index: Index, manifest: Any, names: Sequence[bytes], hashes: Array) -> Iterator[str]:
+    """The stages of failures; and whether records have their names, where a source cannot have one name twice."""
+    stages = (row["stage"] for row in index.table("failures.csv"))
+    odd = (f"index.zip: failures.csv tells of a stage {stage}" for stage in stages if stage not in STAGES)
+    yield from _first(odd, "index.zip: and more such stages")
+    if manifest["source"]["kind"] not in _NAMED_ONCE:
+        return
+    told = (row["filename"] for row in index.table("failures.csv"))
+    whole = (naming.to_bytes(name) for name in told if "%" not in name)  # others may be escaped
+    failed = np.fromiter(map(hash_filename, whole), np.uint64)
+    rows = np.flatnonzero(np.isin(hashes, failed)).tolist()
+    both = (f"index.zip: {naming.to_text(names[row])} is a record, and in failures.csv" for row in rows)
+    yield from _first(both, "index.zip: and more such failures")
+
+
+def _stray_problems(export: Export) -> Iterator[str]:
+    """Files beside the shards that whoever reads these by their pattern would take for one of them."""
+    folder, _, _ = export.shards[0].rpartition("/")
+    known = {path.rpartition("/")[2] for path in export.shards}
+    with contextlib.suppress(OSError):  # where nobody may list, no pattern finds anything
+        found = (name for name in storage.listdir(folder) if ".tfrecord-" in name and name not in known)
+        strays = (f"{name}: no shard of this export, but *.tfrecord-* finds it too" for name in found)
+        yield from _first(strays, "and more such files")
+
+
+def _first(problems: Iterator[str], more: str) -> Iterator[str]:
+    """As many of the problems as are worth telling."""
+    yield from islice(problems, _SHOWN)
+    yield from (more for _ in islice(problems, 1))
 
 
 class _HashingFile:
@@ -137,11 +186,8 @@ def _shard_problems(export: Export, shard: int, rows: range, table: Iterator[Map
         return
     with file:
         hashing = _HashingFile(file)
-        for shown, problem in enumerate(_row_problems(export, shard, rows, table, _records(hashing, export))):
-            if shown == _SHOWN_PER_SHARD:
-                yield f"{entry['file']}: and more"
-                break
-            yield f"{entry['file']}: {problem}"
+        wrong = _row_problems(export, shard, rows, table, _records(hashing, export))
+        yield from (f"{entry['file']}: {problem}" for problem in _first(wrong, "and more"))
         hashing.drain(entry["bytes"])
     if hashing.size != entry["bytes"]:
         size = hashing.size if hashing.size < entry["bytes"] else "more"
@@ -150,85 +196,31 @@ def _shard_problems(export: Export, shard: int, rows: range, table: Iterator[Map
         yield f"{entry['file']}: its SHA-256 is not the manifest's"
 
 
-def _records(file: Any, export: Export) -> Iterator[tuple[tuple[int, int, int], Record]]:
+def _records(file: Any, export: Export) -> Iterator[Said]:
     """Every record of a shard, with where it lies."""
     for offset, size, frames in framing.read_blocks(file, export.manifest["compression"]):
         try:
             for start, data in framing.unframe_all(frames):
-                yield (offset, size, start), parse_record(data, export.features, export.image_key)
+                yield said((offset, size, start), export.parse(data), len(data))
         except CorruptError as error:
             raise CorruptError(f"at {offset}: {error}") from None
 
 
 def _row_problems(
-    export: Export,
-    shard: int,
-    rows: range,
-    table: Iterator[Mapping[str, str]],
-    records: Iterable[tuple[tuple[int, int, int], Record]],
+    export: Export, shard: int, rows: range, table: Iterator[Mapping[str, str]], records: Iterable[Said]
 ) -> Iterator[str]:
     """The records of a shard against the rows that the index has for them."""
-    seen = 0
+    row = rows.start
     try:
-        for seen, (place, record) in enumerate(records, start=1):
-            if seen > len(rows):
+        for some in together(records):
+            known = some[: rows.stop - row]
+            yield from Rows(export, shard, row, known).problems(list(islice(table, len(known))))
+            row += len(known)
+            if len(some) > len(known):
                 yield f"more than the {len(rows)} records of the index"
                 return
-            row = rows[seen - 1]
-            wrong = _value_problems(export._index, row, Location(shard, *place), record, next(table))
-            yield from (f"record {row}: {problem}" for problem in wrong)
     except (CorruptError, OSError) as error:
         yield str(error)
         return
-    if seen < len(rows):
-        yield f"{seen} records, but the index has {len(rows)}"
-
-
-def _value_problems(
-    index: Index, row: int, location: Location, record: Record, told: Mapping[str, str]
-) -> Iterator[str]:
-    """A record and where it lies against its row, in the arrays and in metadata.csv."""
-    prediction, truth = record.prediction, record.truth
-    if index.location(row) != location:
-        yield "it is not where the index says"
-    if naming.to_bytes(record.filename) != index.filename(row):
-        yield "its filename is not the index's"
-    label = UNKNOWN if prediction.label is None else prediction.label
-    confidence = np.float32(np.nan if prediction.confidence is None else prediction.confidence)
-    values: dict[str, Any] = {"label": label, "confidence": confidence, "truth": truth.label if truth else UNKNOWN}
-    if "scores" in index.column_names:
-        values["scores"] = prediction.scores
-    odd = bool(index.column("nonfinite")[row])
-    values["nonfinite"] = odd if _must_be_odd(prediction) <= odd <= _may_be_odd(record) else not odd
-    for name, value in values.items():
-        if not np.array_equal(index.column(name)[row], value, equal_nan=True):
-            yield f"its {name} is not the index's"
-    if told != _row_of(record, location, values, told["truth"]):
-        yield "its row in metadata.csv is another"
-
-
-def _must_be_odd(prediction: Prediction) -> bool:
-    """Whether a prediction is not finite."""
-    parts = (prediction.confidence, prediction.scores, prediction.boxes)
-    return any(part is not None and not np.isfinite(part).all() for part in parts)
-
-
-def _may_be_odd(record: Record) -> bool:
-    """Whether it may count as that: an output of the same name may be of an export that was the source of this one."""
-    outputs = (np.asarray(output) for output in record.outputs.values())
-    return _must_be_odd(record.prediction) or any(o.dtype.kind == "f" and not np.isfinite(o).all() for o in outputs)
-
-
-def _row_of(record: Record, location: Location, values: Mapping[str, Any], truth: str) -> dict[str, str]:
-    """What metadata.csv has to say of a record; its truth as it stands there if that may be escaped."""
-    prediction, known = record.prediction, record.truth.text if record.truth else ""
-    is_same = known in (truth, naming.from_text(truth).decode("utf-8", "replace"))
-    return {
-        "filename": naming.shown(record.filename),
-        "prediction": "|".join(prediction.texts or ()) if prediction.text is None else prediction.text,
-        "confidence": shown_confidences(values["confidence"].reshape(1))[0],
-        "label": shown_labels(np.array([values["label"]]))[0],
-        "truth": truth if is_same else known,
-        "nonfinite": "1" if values["nonfinite"] else "",
-        **{name: str(place) for name, place in location._asdict().items()},
-    }
+    if row < rows.stop:
+        yield f"{row - rows.start} records, but the index has {len(rows)}"
