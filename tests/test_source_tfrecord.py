@@ -377,3 +377,16 @@ def test_a_record_without_a_filename_fails_alone_where_others_are_skipped_too(fe
     export = tfzip.export(source, digits_model, str(tmp_path / "out"), quiet=True, skip_in=done.path)
     assert [record.filename for record in export[:]] == few.names[3:]
     assert [failure.stage for failure in export.failures] == ["read"]
+
+
+@pytest.mark.parametrize("kept", [("truth__label", "truth__text"), ("truth__label",), ("truth__text",)], ids=str)
+def test_a_truth_as_tfzip_writes_it_is_the_truth_without_being_asked_for(few, exported, kept):
+    values = {"truth__label": lambda i: ints(few.classes[i]), "truth__text": lambda i: texts(few.words[i].encode())}
+    records = old_records(few, **{key: values[key] for key in kept})
+    export = exported(records, labels=sorted(set(few.words)) if "truth__text" in kept else None)
+    if "truth__text" in kept:
+        assert [record.truth.text for record in export[:]] == few.words
+    else:
+        assert [record.truth.label for record in export[:]] == few.classes
+    assert export.metadata["truth"].tolist() == [record.truth.label for record in export[:]]
+    assert tfzip.verify(export) == []

@@ -29,11 +29,12 @@ _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", 
 def run() -> NoReturn:
     """The command line: run a command, and end the process."""
     code = main()
-    if code:
-        gc.collect()  # what an error holds: threads of TensorFlow that call Python must end before Python does
+    # Threads of TensorFlow that still compute, or call Python, would be waited for, perhaps for ever.
     if code in _STOPPED:
         sys.stdout.flush()
         os._exit(code)
+    if code:
+        gc.collect()  # they end with what an error holds, while there still is a Python
     sys.exit(code)
 
 

@@ -13,7 +13,7 @@ from isal import igzip
 from tfzip import framing, record, storage
 from tfzip.errors import BrokenSourceError, CorruptError, SourceError, UsageError
 from tfzip.options import Options
-from tfzip.record import ENCODED, FILENAME, UNKNOWN, FeatureSpec
+from tfzip.record import ENCODED, FILENAME, TRUTH_LABEL, TRUTH_TEXT, UNKNOWN, FeatureSpec
 from tfzip.sources.source import Carried, Listed, Stream, state_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
     common: dict[str, Any] = {
         "kind": "tfrecord",
         "name": shown,
-        "classes": None if keys.truth is None else (),
+        "classes": () if keys.truths else None,
         "carried": Carried(keys.features, keys.image, keys.filename),
         "unique": False,
         "place": _placer(paths, [len(sizes) for _, sizes, _ in found]),
@@ -147,8 +147,16 @@ class _Keys:
             if key is not None and (key not in features or features[key].dtype not in dtypes):
                 there = ", ".join(f"{name} {spec.dtype}" for name, spec in sorted(features.items()))
                 raise UsageError(f"{shown}: no feature {key!r} of {' or '.join(dtypes)} (--{role}-key); it has {there}")
+        self.truths = self._truths(features)
         single = [key for key in (self.image, self.filename) if key is not None]
         self.features = {**features, **{key: FeatureSpec(features[key].dtype) for key in single}}
+
+    def _truths(self, features: Mapping[str, FeatureSpec]) -> dict[str, str]:
+        """What an item has of its truth, and in which features: in those of tfzip itself, if no other is given."""
+        if self.truth is not None:
+            return {"truth" if features[self.truth].dtype == "int64" else "truth_text": self.truth}
+        own = {"truth": TRUTH_LABEL, "truth_text": TRUTH_TEXT}
+        return {name: key for name, key in own.items() if features.get(key) == _SCALARS[key]}
 
     def numbered(self, position: int) -> bytes:
         return f"{self._split}/{position:08d}".encode()
@@ -161,17 +169,14 @@ class _Keys:
         single = {key: spec.dtype for key, spec in self.features.items() if not spec.shape}
         spec = {key: tf.io.FixedLenFeature((), dtypes[dtype]) for key, dtype in single.items()}
         spec[self.image] = tf.io.FixedLenFeature((), tf.string, "")  # without an image a record fails alone
-        if self.truth is not None:
-            labels = self.features[self.truth].dtype == "int64"
-            spec[self.truth] = tf.io.FixedLenFeature((), tf.int64, UNKNOWN) if labels else spec[self.image]
+        for name, key in self.truths.items():
+            spec[key] = tf.io.FixedLenFeature((), tf.int64, UNKNOWN) if name == "truth" else spec[self.image]
 
         def parse(position: tf.Tensor, serialized: tf.Tensor) -> Element:
             parsed = tf.io.parse_single_example(serialized, spec)
             named = parsed[self.filename] if self.filename else self._numbered(position)
-            item = {"filename": named, "encoded": parsed[self.image], "example": serialized}
-            if self.truth is not None:
-                item["truth" if labels else "truth_text"] = parsed[self.truth]
-            return item
+            truths = {name: parsed[key] for name, key in self.truths.items()}
+            return {"filename": named, "encoded": parsed[self.image], "example": serialized, **truths}
 
         return parse
 
