@@ -19,7 +19,8 @@ def exported(source, model, out, options, largest_file, dies_at):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     if dies_at is not None:
         die_at(dies_at)
-    code, said = 0, ""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where tests run
+    code, said, held = 0, "", None
     with interrupt.handled() as received:
         open(f"{out}.begun", "w").close()
         try:
@@ -29,7 +30,7 @@ def exported(source, model, out, options, largest_file, dies_at):
             else:
                 tfzip.export(opened, model, out, quiet=True, **options)
         except KeyboardInterrupt as error:
-            code, said = received.exit_code, str(error)
+            code, said, held = received.exit_code, str(error), error  # as the command line holds it
         except tfzip.TfzipError as error:
             code, said = error.exit_code, f"{type(error).__name__}: {error}"
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
@@ -37,7 +38,7 @@ def exported(source, model, out, options, largest_file, dies_at):
         file.write(said)
     with open(f"{out}.peak", "w") as file:
         file.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-    os._exit(code)
+    os._exit(code if held is None else received.exit_code)
 
 
 def die_at(operation):

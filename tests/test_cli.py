@@ -248,6 +248,11 @@ def test_the_summary_tells_of_failures_and_of_other_files(workshop, digits, tmp_
     assert "1 other file ignored" in shown
 
 
+def heeding():
+    """In a child: SIGINT is not ignored, as it is in what a shell runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path, number, code):
     many, out = tmp_path / "many", tmp_path / "out"
@@ -268,7 +273,7 @@ def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path
         "99",
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfzip", *command], cwd=workshop, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tfzip", *command], cwd=workshop, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
     )
     deadline = time.monotonic() + 120
     while not (out / ".tfzip" / "rows-00000.npz").exists():
@@ -300,7 +305,7 @@ def test_a_signal_stops_what_calls_python_from_the_graph(digits, tmp_path, numbe
     how += ["--batch-size", "4", "--shard-records", "16"]
     command = ["export", str(digits[0]), "--model", "calling:model", "--out", "out", *how]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfzip", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tfzip", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
     )
     while not (tmp_path / "out" / ".tfzip" / "rows-00001.npz").exists():
         assert process.poll() is None
@@ -348,6 +353,7 @@ def test_a_second_signal_stops_what_computes_and_computes(digits, tmp_path):
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeding,
     )
     while not (tmp_path / "out" / ".tfzip" / "plan.json").exists():
         assert process.poll() is None

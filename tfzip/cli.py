@@ -23,14 +23,16 @@ from tfzip.verify import SAMPLE
 
 _STOPPED = (130, 143)
 _GO_ON = "interrupted; the same command goes on after what is finished"
+_KEPT: list[BaseException] = []
+"""What was interrupted, held as it is: to take it apart while TensorFlow's threads use it can take long, or crash."""
+
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
 
 
 def run() -> NoReturn:
     """The command line: run a command, and end the process."""
     code = main()
-    # Threads of TensorFlow that still compute, or call Python, would be waited for, perhaps for ever.
-    if code in _STOPPED:
+    if code in _STOPPED:  # threads of TensorFlow that still compute would be waited for, perhaps for ever
         sys.stdout.flush()
         os._exit(code)
     if code:
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(parsed)
         except KeyboardInterrupt as error:
+            _KEPT.append(error)
             return _fail(parsed, str(error) or "interrupted", received.exit_code)
 
 

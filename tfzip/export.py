@@ -203,7 +203,8 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
         _write_run(layout, started, counted - before)
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
-        told = _told_how_to_go_on(error, layout, any(shard.records for shard in done))
+        may_go_on = not isinstance(error, UsageError)  # else another call has to be made
+        told = _told_how_to_go_on(error, layout, may_go_on and any(shard.records for shard in done))
         if told is error:
             raise
         raise told from (error.__cause__ or error)

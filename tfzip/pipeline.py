@@ -7,7 +7,7 @@ beside the items that it was made of, it shows. If nothing seems to be wrong wit
 that a fault that passes changes no bit; if it is still lost, it is done alone, to learn why, and kept if that succeeds.
 
 What decodes an unusual image takes most of the time that it takes to build the graph. So a graph without that does all
-batches up to the first that loses an item.
+batches up to the first that loses an item, where batches can be done again.
 """
 
 from __future__ import annotations
@@ -221,9 +221,16 @@ def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
     Raises what `outcome.Watch` does.
     """
     first, watch = sum(shard.slots for shard in done), Watch(job, done)
-    for stages, items, (rows, *hashes) in _batches(job, first):
+    stages = Stages(job, first, only_usual=_can_do_again(job))
+    batches, given_up = _begun(stages), None
+    while (batch := _next(job, batches)) is not None:
+        items, (rows, *hashes) = batch[0], [_arrays(tensors) for tensors in batch[1:]]
         slots = items["slot"].numpy()
-        if slots[0] < first:
+        if given_up is None and _can_do_again(job) and len(_lost(slots, rows)):
+            given_up = stages, batches  # kept: its threads still work
+            stages = Stages(job, int(slots[0]))
+            batches = _begun(stages)
+        elif slots[0] < first:
             watch.see_again(slots, hashes[0])
             if slots[-1] >= first:
                 raise BrokenSourceError(f"{job.source.name} ended after {first} images before; now it gives more")
@@ -232,28 +239,14 @@ def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
     watch.finish()
 
 
-def _batches(job: Job, first: int) -> Iterator[tuple[Stages, Element, list[Rows]]]:
-    """What the graph gives of each batch, and its stages: the usual ones alone until a batch loses an item.
-
-    A stream cannot give a batch again, nor a model with state do one again: those have all stages from the start.
-    """
-    if not isinstance(job.source, Stream) and not job.predictor.stateful:
-        for stages, items, found in _run(job, Stages(job, first, only_usual=True)):
-            if len(_lost(items["slot"].numpy(), found[0])):
-                first = int(items["slot"][0])
-                break
-            yield stages, items, found
-        else:
-            return
-    yield from _run(job, Stages(job, first))
+def _can_do_again(job: Job) -> bool:
+    """Whether a batch can be done again: no stream can give it again, and a model with state has moved on."""
+    return not isinstance(job.source, Stream) and not job.predictor.stateful
 
 
-def _run(job: Job, stages: Stages) -> Iterator[tuple[Stages, Element, list[Rows]]]:
+def _begun(stages: Stages) -> Iterator[Any]:
     with _uncollected():
-        batches = iter(stages.dataset())
-    while (batch := _next(job, batches)) is not None:
-        items, *found = batch
-        yield stages, items, [_arrays(tensors) for tensors in found]
+        return iter(stages.dataset())
 
 
 def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:
