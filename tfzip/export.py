@@ -132,7 +132,10 @@ def _was_published(layout: Layout, options: Options, source: Listed | Stream, mo
     """Whether this export was stopped when only tidying up was left; that is done now, whatever export it was."""
     if not layout.is_published:
         return False
-    is_this = checkpoint.is_of(layout, prepare(source, model, options, given))
+    try:
+        is_this = checkpoint.is_of(layout, prepare(source, model, options, given))
+    except CorruptError:  # of the plan there; the export itself is whole
+        is_this = False
     layout.tidy_up()
     return is_this
 
