@@ -10,7 +10,7 @@ METHOD = multiprocessing.get_context("forkserver")
 METHOD.set_forkserver_preload(["tensorflow", "keras", "tfzip.pipeline", "sources_made"])
 
 
-def exported(source, model, out, options, largest_file, dies_at):
+def exported(source, model, out, options, largest_file, dies_at, in_library):
     """In the child: export as the command line does, and end with its exit code; what it says is in `said`."""
     import tfzip
     from tfzip import interrupt
@@ -20,25 +20,26 @@ def exported(source, model, out, options, largest_file, dies_at):
     if dies_at is not None:
         die_at(dies_at)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where tests run
-    code, said, held = 0, "", None
-    with interrupt.handled() as received:
-        open(f"{out}.begun", "w").close()
-        try:
-            opened = source() if callable(source) else source
-            if model is None:
-                tfzip.write(opened, out, quiet=True, **options)
-            else:
-                tfzip.export(opened, model, out, quiet=True, **options)
-        except KeyboardInterrupt as error:
-            code, said, held = received.exit_code, str(error), error  # as the command line holds it
-        except tfzip.TfzipError as error:
-            code, said = error.exit_code, f"{type(error).__name__}: {error}"
+    if not in_library:
+        interrupt.end_process("interrupted")
+    code, said = 0, ""
+    open(f"{out}.begun", "w").close()
+    try:
+        opened = source() if callable(source) else source
+        if model is None:
+            tfzip.write(opened, out, quiet=True, **options)
+        else:
+            tfzip.export(opened, model, out, quiet=True, **options)
+    except tfzip.TfzipError as error:
+        code, said = error.exit_code, f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt as error:
+        code, said = 128 + signal.SIGINT, str(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
     with open(f"{out}.said", "w") as file:
         file.write(said)
     with open(f"{out}.peak", "w") as file:
         file.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-    os._exit(code if held is None else received.exit_code)
+    os._exit(code)
 
 
 def die_at(operation):
@@ -60,10 +61,12 @@ def die_at(operation):
         setattr(storage, name, counted(getattr(storage, name)))
 
 
-def begun(source, model, out, options, largest_file=None, dies_at=None):
+def begun(source, model, out, options, largest_file=None, dies_at=None, in_library=False):
     """Start an export in a process of its own."""
     out.parent.joinpath(f"{out.name}.begun").unlink(missing_ok=True)
-    process = METHOD.Process(target=exported, args=(source, model, str(out), options, largest_file, dies_at))
+    process = METHOD.Process(
+        target=exported, args=(source, model, str(out), options, largest_file, dies_at, in_library)
+    )
     process.start()
     return process
 
@@ -110,11 +113,11 @@ def is_done(out):
     return (out / "index.zip").exists() and not (out / ".tfzip").exists()
 
 
-def until_done(source, model, out, options, rng, kills, number=signal.SIGKILL):
+def until_done(source, model, out, options, rng, kills, number=signal.SIGKILL, in_library=False):
     """Export, stopped at most so many times on the way, then once undisturbed; the exit codes."""
     codes = []
     while len(codes) < kills and not is_done(out):
-        process = begun(source, model, out, options)
+        process = begun(source, model, out, options, in_library=in_library)
         stop_at_random(process, out, rng, number)
         codes.append(process.exitcode)
     if not is_done(out):

@@ -69,13 +69,39 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undistur
     assert len(expected) == 1 + 1800 // shard_records
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_it_says_so_and_goes_on(digits, model, undisturbed, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "in_library"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)]
+)
+def test_stopped_by_a_signal_it_goes_on(digits, model, undisturbed, tmp_path, number, in_library):
     out, expected = tmp_path / "out", undisturbed(**SHARDS)
-    codes = killed.until_done(str(digits[0]), model, out, SHARDS, random.Random(number), 5, number)
-    assert set(codes[:-1]) <= {128 + number, -number}  # the latter before Python is ready to handle it
+    how = {"number": number, "in_library": in_library}
+    codes = killed.until_done(str(digits[0]), model, out, SHARDS, random.Random(number), 5, **how)
+    assert set(codes[:-1]) <= {128 + number}
     assert codes[-1] == 0
     assert killed.contents(out) == expected
+
+
+def test_the_interrupt_of_a_call_tells_how_to_go_on(digits, model, tmp_path):
+    out = tmp_path / "out"
+    process = killed.begun(str(digits[0]), model, out, SHARDS, in_library=True)
+    while killed.finished(out) < 2:
+        assert process.is_alive()
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert (tmp_path / "out.said").read_text() == "interrupted; the same command goes on after what is finished"
+
+
+def test_stopped_before_a_shard_is_finished_it_may_become_another(digits, model, tmp_path):
+    out = tmp_path / "out"
+    for dies_at in itertools.count():
+        assert killed.ended(str(digits[0]), model, out, FEW, dies_at=dies_at)[0] == -signal.SIGKILL
+        if (out / ".tfzip" / "shard-00000").exists():
+            break
+    assert not killed.finished(out)
+    export = tfzip.export(str(digits[0]), model, str(out), quiet=True, **FEW, shuffle=1)
+    assert len(export) == 90
+    assert export.manifest["shuffle"] == 1
 
 
 @pytest.mark.parametrize("step", [11, pytest.param(2, marks=pytest.mark.slow)])

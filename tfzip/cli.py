@@ -21,27 +21,27 @@ from tfzip.extract import extract
 from tfzip.options import Options
 from tfzip.verify import SAMPLE
 
-_STOPPED = (130, 143)
-_GO_ON = "interrupted; the same command goes on after what is finished"
-_KEPT: list[BaseException] = []
-"""What was interrupted, held as it is: to take it apart while TensorFlow's threads use it can take long, or crash."""
+_GO_ON = "; the same command goes on after what is finished"
 
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
 
 
 def run() -> NoReturn:
-    """The command line: run a command, and end the process."""
-    code = main()
-    if code in _STOPPED:  # threads of TensorFlow that still compute would be waited for, perhaps for ever
-        sys.stdout.flush()
-        os._exit(code)
+    """The command line: run a command, and end the process; 130 or 143 if it is stopped by a signal."""
+    parsed = _parsed(None)
+    interrupt.end_process(f"tfzip {parsed.command}: interrupted{_GO_ON if parsed.command == 'export' else ''}")
+    code = _run(parsed)
     if code:
-        gc.collect()  # they end with what an error holds, while there still is a Python
+        gc.collect()  # threads end with what an error holds, while there still is a Python
     sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was, 130 or 143 stopped."""
+    """Run a command; return its exit code: 0 done, 1 the data was at fault, 2 the call was."""
+    return _run(_parsed(arguments))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if "" not in sys.path:
         sys.path.append("")  # the current folder, for --import and the like, as `python -m tfzip` has it
     for stream in (sys.stdout, sys.stderr):
@@ -49,12 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
     parsed = _parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
-    with interrupt.handled(_GO_ON if parsed.command == "export" else "interrupted") as received:
-        try:
-            return _run(parsed)
-        except KeyboardInterrupt as error:
-            _KEPT.append(error)
-            return _fail(parsed, str(error) or "interrupted", received.exit_code)
+    return parsed
 
 
 def _run(parsed: argparse.Namespace) -> int:

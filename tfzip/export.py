@@ -143,8 +143,11 @@ def _was_published(layout: Layout, options: Options, source: Listed | Stream, mo
 def _settled_job(
     layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None
 ) -> tuple[Job, list[Done]]:
-    """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same."""
-    if layout.is_unfinished:
+    """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same.
+
+    One of which no shard is finished is nothing to go on with, nor to keep.
+    """
+    if layout.has_finished_shards:
         try:
             planned = checkpoint.as_planned(layout, source)
             job, done = checkpoint.go_on(layout, prepare(planned, model, options, given))
@@ -153,6 +156,7 @@ def _settled_job(
         except (OutputExistsError, CorruptError):
             if not options.overwrite:
                 raise
+    if layout.is_unfinished:
         layout.clear()
     return prepare(source, model, options, given), []
 

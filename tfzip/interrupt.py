@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM in a process of our own: the command line's."""
+"""SIGINT and SIGTERM, kept out of TensorFlow.
+
+Its C code calls Python in many places, and where that raises it may write past an array, or lose the exception: an
+iterator's `next` does both. So nothing is raised there.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +12,108 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _MOMENT = 3.0
-"""Seconds that the main thread has to stop."""
+"""Seconds for what is to be done at last."""
+
+_at_last: list[Callable[[], None]] = []
 
 
-class Received:
-    """The signal that came, if one did."""
+def end_process(said: str) -> None:
+    """Let SIGINT or SIGTERM, unless ignored, end this process from now on: a line `said`, then 130 or 143, at once.
 
-    number = 0
-
-    @property
-    def exit_code(self) -> int:
-        """As shells have it: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + (self.number or signal.SIGINT)
-
-
-@contextlib.contextmanager
-def handled(said: str = "interrupted") -> Iterator[Received]:
-    """Make the first SIGINT or SIGTERM a KeyboardInterrupt in the main thread; one that is ignored stays so.
-
-    That does not reach it while TensorFlow computes, and is lost where Python calls back from C. So if the process has
-    not stopped after a moment, a thread says what is to be `said` and ends it, and at a second signal at once: what is
-    on the disk is always fit to go on from.
+    For a process of our own: nothing is unwound, as after SIGKILL, since what is on the disk is fit to go on from at
+    any moment. A thread does it: the main one handles no signal while TensorFlow computes.
     """
-    received = Received()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield received
-        return
-
-    def stop(number: int, _: Any) -> None:
-        if not received.number:
-            received.number = number
-            raise KeyboardInterrupt
-
-    ours, theirs = socket.socketpair()
+    heard, ours = socket.socketpair()
     ours.setblocking(False)
-    watching = threading.Thread(target=_watch, args=(theirs, said), daemon=True)
-    watching.start()
-    old_wakeup = signal.set_wakeup_fd(ours.fileno())
-    ours_to_handle = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-    old = {number: signal.signal(number, stop) for number in ours_to_handle}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(old_wakeup)
-        ours.close()
-        watching.join()
-        theirs.close()
+    threading.Thread(target=_watch, args=(heard, ours, said), daemon=True).start()
+    signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    for number in _handled():
+        signal.signal(number, lambda *_: None)
+    if hasattr(os, "register_at_fork"):  # where processes fork
+        os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_leave)
 
 
-def _watch(signals: socket.socket, said: str) -> None:
-    """End the process if it does not end by itself; each signal arrives as a byte, its number."""
-    if first := _next(signals):
-        ready, _, _ = select.select([signals], [], [], _MOMENT)
-        if ready and not _next(signals):
-            return  # it is ending
-        os.write(2, f"tfzip: {said}\n".encode())
-        os._exit(128 + first)
+def _handled() -> list[signal.Signals]:
+    return [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _hold_back() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+def _leave() -> None:
+    """In a child: what ends it is no signal to us."""
+    signal.set_wakeup_fd(-1)
+    for number in _handled():
+        signal.signal(number, signal.SIG_DFL)
+    _let_through()
+
+
+def _watch(signals: socket.socket, _open: socket.socket, said: str) -> None:
+    """Wait for a signal, which comes from the other end of a pair of sockets, and end the process."""
+    number = _next(signals)
+    line = f"\n{said}\n" if os.isatty(2) else f"{said}\n"  # after a bar of progress
+    os.write(2, line.encode())
+    doing = threading.Thread(target=_do_last, daemon=True)
+    doing.start()
+    deadline = time.monotonic() + _MOMENT
+    while doing.is_alive() and time.monotonic() < deadline and not select.select([signals], [], [], 0.01)[0]:
+        pass  # a second signal ends it too
+    os._exit(128 + number)
 
 
 def _next(signals: socket.socket) -> int:
-    """The next signal that stops a process; 0 if the socket was closed, since none is waited for any more."""
-    while received := signals.recv(1):
-        if received[0] in _STOPPING:
-            return received[0]
-    return 0
+    """The next signal that stops a process: each arrives as a byte, its number."""
+    while (number := signals.recv(1)[0]) not in _STOPPING:
+        pass
+    return number
+
+
+def _do_last() -> None:
+    for call in _at_last:
+        call()
+
+
+@contextlib.contextmanager
+def at_last(call: Callable[[], None]) -> Iterator[None]:
+    """If a signal ends the process meanwhile, this is called before: by another thread."""
+    _at_last.append(call)
+    try:
+        yield
+    finally:
+        _at_last.remove(call)
+
+
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """Let Python's KeyboardInterrupt wait until the block is left; a second one does not.
+
+    For a process that is not ours: around what works in TensorFlow for long.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            raise KeyboardInterrupt

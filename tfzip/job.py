@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfzip import given, plan, record
+from tfzip import given, interrupt, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
 from tfzip.options import MOST_SHARDS, Options, flag
@@ -143,6 +143,7 @@ def load(model: Any, options: Options, fingerprint: str | None = None) -> Predic
     )
 
 
+@interrupt.put_off()
 def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forecast:
     from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
 

@@ -131,6 +131,11 @@ class Layout:
         return storage.exists(self.work_plan)
 
     @property
+    def has_finished_shards(self) -> bool:
+        """Whether that has come so far that a shard is finished."""
+        return self.is_unfinished and storage.exists(self.work_rows(0))
+
+    @property
     def is_published(self) -> bool:
         """Whether an export is finished, but for what `tidy_up` does."""
         return storage.exists(self.published_plan)

@@ -13,7 +13,7 @@ from typing import Any
 
 import filelock
 
-from tfzip import storage
+from tfzip import interrupt, storage
 from tfzip.errors import OutputExistsError
 
 LOCK, HOLDER = "lock", "writer.json"
@@ -60,7 +60,8 @@ def _signs_of_life(folder: str, out: str) -> Iterator[None]:
     beating = threading.Thread(target=_beat, args=(folder, done), daemon=True)
     beating.start()
     try:
-        yield
+        with interrupt.at_last(lambda: _remove(folder, HOLDER)):
+            yield
     finally:
         done.set()
         beating.join()

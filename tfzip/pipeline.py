@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, foreign, join, naming, predict, truth
+from tfzip import decode, encode, foreign, interrupt, join, naming, predict, truth
 from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError, reason
@@ -245,16 +245,19 @@ def _can_do_again(job: Job) -> bool:
 
 
 def _begun(stages: Stages) -> Iterator[Any]:
-    with _uncollected():
+    with _uncollected(), interrupt.put_off():
         return iter(stages.dataset())
 
 
 def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:
     """What came of a batch in the end: items that were lost are done again."""
     lost = _lost(slots, rows)
-    if len(lost) and (retried := stages.retry(items, lost)) is not None:
-        rows, lost = retried, _lost(slots, retried)
-    again = [stages.redo(_item(items, number)) for number in lost]
+    if not len(lost):
+        return Outcome(slots, rows, [])
+    with interrupt.put_off():
+        if (retried := stages.retry(items, lost)) is not None:
+            rows, lost = retried, _lost(slots, retried)
+        again = [stages.redo(_item(items, number)) for number in lost]
     found = [outcome for outcome in again if not isinstance(outcome, Failure)]
     failures = [outcome for outcome in again if isinstance(outcome, Failure)]
     return Outcome(slots, _merge([rows, *found]), failures)
@@ -288,7 +291,8 @@ def _item(items: Element, number: int) -> Element:
 def _next(job: Job, batches: Iterator[Any]) -> Any:
     """The next batch; None at the end; the source's own error if it raised one."""
     try:
-        return next(batches, None)
+        with interrupt.put_off():
+            return next(batches, None)
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         own = job.source.explain(error) if isinstance(job.source, Stream) else None
         if isinstance(own, TfzipError):
