@@ -16,7 +16,7 @@ ORDER = [
     ["errors", "process", "interrupt"],
     ["naming", "storage"],
     ["lock"],
-    ["record"],
+    ["record", "policy"],
     ["framing", "schema", "formats", "entries", "manifest"],
     ["below", "write", "index", "exif", "foreign", "headers"],
     ["bounds"],
