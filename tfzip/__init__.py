@@ -23,9 +23,11 @@ from tfzip.errors import (
     UsageError,
 )
 from tfzip.export import export, write
+from tfzip.mix import mix
 from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
 from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
-from tfzip.record import Failure, Prediction, Record, Truth
+from tfzip.record import Failure, Prediction, Record, Target, Truth
+from tfzip.select import select
 from tfzip.verify import verify
 from tfzip.version import __version__
 
@@ -43,13 +45,16 @@ __all__ = [
     "Prediction",
     "Record",
     "SourceError",
+    "Target",
     "TfzipError",
     "TooManyFailuresError",
     "Truth",
     "UsageError",
     "__version__",
     "export",
+    "mix",
     "open",
+    "select",
     "verify",
     "write",
     "zip",

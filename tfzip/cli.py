@@ -11,14 +11,17 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tfzip
 from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
-from tfzip.options import Options
+from tfzip.options import Options, flag
+from tfzip.select import SHAPE
+from tfzip.select import write as write_selection
+from tfzip.selection import OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
 _GO_ON = "; the same command goes on after what is finished"
@@ -133,6 +136,32 @@ def _extract(parsed: argparse.Namespace) -> None:
         raise tfzip.DataError(terminal.unwritten(done.unwritten, parsed.out))
 
 
+def _select(parsed: argparse.Namespace) -> None:
+    shape = {name: getattr(parsed, name) for name in SHAPE if getattr(parsed, name) is not None}
+    asked = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Rules)}
+    with tfzip.open(parsed.source, parsed.source_split) as export:
+        rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
+        chosen = select_rows(export, rules)
+        print(terminal.selected(export, chosen))
+        if parsed.dry_run:
+            print("dry run: nothing was written")
+            return
+        made = write_selection(export, rules, chosen, parsed.out, **shape)
+        print(f"next: {_called_as()} inspect {made.path}")
+
+
+def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
+    """What --min-confidence says: a number for all classes, CLASS=NUMBER for one."""
+    each: dict[str | int, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            each[name or OTHERS] = float(number)
+        except ValueError:
+            raise tfzip.UsageError(f"--min-confidence {text!r}: give a number from 0 to 1, or CLASS=NUMBER") from None
+    return each if set(each) - {OTHERS} else each.get(OTHERS, 0.0)
+
+
 def _demo(parsed: argparse.Namespace) -> None:
     print(demo.run(parsed.to, _called_as()))
 
@@ -212,6 +241,14 @@ def _parser() -> argparse.ArgumentParser:
         "python -m tfzip extract labelled/ --to images/",
     )
     extracting.add_argument("--to", metavar="DIR", required=True, help="an empty or missing folder")
+    _add_select(
+        command(
+            "select",
+            _select,
+            "choose predictions to train on, and write their records as a training set",
+            "python -m tfzip select labelled/ --out pseudo/ --min-confidence 0.9 --per-class 1000",
+        )
+    )
     showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
     showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
     return parser
@@ -244,15 +281,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, help="an empty or missing folder")
 
-    def add(group: Any, name: str, text: str, **more: Any) -> None:
-        default = getattr(Options, name)
-        if default is not None and default is not False:
-            text += f" (default: {default})"
-        group.add_argument("--" + name.replace("_", "-"), dest=name, default=default, help=text, **more)
-
-    def switch(group: Any, name: str, text: str) -> None:
-        add(group, name, text, action="store_true")
-
+    add, switch = _adder(Options)
     group = parser.add_argument_group("model")
     group.add_argument(
         "--import", dest="imports", action="append", metavar="MODULE",
@@ -351,6 +380,76 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add(group, "max_failures", "stop if more images fail: a number, or a percentage as in 5%%", metavar="N")
     switch(group, "dry_run", "only say what would be done")
     switch(group, "quiet", "no progress, no summary")
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="OUT", help="a finished export of class scores")
+    parser.add_argument("--source-split", metavar="SPLIT", help="which split, where OUT holds several")
+    parser.add_argument("--out", required=True, metavar="OUT2", help="an empty or missing folder")
+    add, switch = _adder(Rules)
+
+    group = parser.add_argument_group("which", "all of these together; a NaN is never chosen")
+    group.add_argument(
+        "--min-confidence", action="append", default=[], metavar="P",
+        help="the least confidence; CLASS=P for one class; repeatable",
+    )  # fmt: skip
+    add(
+        group,
+        "adaptive",
+        "a confidence for the class that is learned best, less for others (FlexMatch)",
+        type=float,
+        metavar="P",
+    )
+    add(group, "min_margin", "the least difference of the two highest scores", type=float, metavar="P")
+    add(group, "max_entropy", "of the scores, in nats", type=float, metavar="H")
+    add(group, "per_class", "the surest K of each class", type=int, metavar="K")
+    add(group, "limit", "the surest N of all", type=int, metavar="N")
+    group.add_argument(
+        "--with", dest="others", action="append", default=[], metavar="OUT",
+        help="an export of the same images by another model, joined by filename; repeatable",
+    )  # fmt: skip
+    add(group, "combine", "what several exports say: the mean of the scores, or what they agree on", metavar="HOW")
+    switch(group, "calibrate", "fit a temperature to the scores where the truth is known, before all else")
+
+    group = parser.add_argument_group("as what")
+    switch(group, "use_truth", "the truth is the label where it is known, and is sure")
+    switch(group, "soft", "add the scores as soft labels")
+    add(group, "temperature", "of soft labels: below 1 they become surer", type=float, metavar="T")
+    switch(group, "balance", "weights by which all classes count alike")
+    add(group, "validation", "the share that goes to a split of its own, drawn by filename", type=float, metavar="P")
+    add(group, "seed", "of that draw", type=int, metavar="SEED")
+
+    group = parser.add_argument_group("output", "as in export; what is not given stays as it is in OUT")
+    for name, metavar in zip(SHAPE[:-1], ("NAME", "SPLIT", "LAYOUT", "SIZE", "N", "KIND"), strict=True):
+        number = int if name == "shard_records" else str
+        group.add_argument(flag(name), dest=name, type=number, metavar=metavar, help=_SHAPED[name])
+    group.add_argument("--overwrite", action="store_true", help="replace the export that is in OUT2")
+    group.add_argument("--dry-run", action="store_true", help="only show how many of each class would be taken")
+
+
+_SHAPED = {
+    "name": "of the dataset",
+    "split": "of the dataset",
+    "layout": "flat, or tfx: shards alone in Split-SPLIT/ (default: flat)",
+    "shard_size": f"bytes in a shard, about (default: {Options.shard_size})",
+    "shard_records": f"records in a shard at most, about (default: {Options.shard_records})",
+    "compression": "of the shards: " + ", ".join(options.COMPRESSIONS),
+}
+
+
+def _adder(defaults: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Two functions that add an option that is a field: one with a value, and a switch."""
+
+    def add(group: Any, name: str, text: str, **more: Any) -> None:
+        default = getattr(defaults, name)
+        if default is not None and default is not False:
+            text += f" (default: {default})"
+        group.add_argument(flag(name), dest=name, default=default, help=text, **more)
+
+    def switch(group: Any, name: str, text: str) -> None:
+        add(group, name, text, action="store_true")
+
+    return add, switch
 
 
 def _number_or_auto(text: str) -> str | int:

@@ -532,6 +532,18 @@ class Index:
         blob = self.column("filename")[begins[0] : begins[-1]].tobytes() if stop > first else b""
         return [blob[start - begins[0] : end - begins[0]] for start, end in pairwise(begins)]
 
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """The hash of the filename of each row."""
+        rows, hashes = self.array("lookup/row.npy"), np.empty(len(self), np.uint64)
+        told = np.zeros(len(self), np.bool_)
+        with self._reading("lookup/row.npy"):
+            if len(rows) and rows.min() >= 0 and rows.max() < len(rows):
+                told[rows] = True
+            if not told.all():
+                raise CorruptError("it does not tell of every row")
+        hashes[rows] = self.array("lookup/hash.npy")
+        return hashes
+
     def row(self, filename: bytes) -> int | None:
         """The row of a filename, None if there is none; CorruptError where the lookup is seen to be damaged.
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tfzip import naming
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
+from tfzip.selection import Selection
 
 _BAR = 30
 _CLASSES_SHOWN = 20
@@ -101,6 +102,8 @@ def record_facts(record: Record) -> dict[str, Any]:
     }
     if record.truth is not None:
         facts["truth"] = record.truth._asdict()
+    if record.target is not None:
+        facts["target"] = {key: _plain(value) for key, value in record.target._asdict().items() if value is not None}
     if record.outputs:
         facts["outputs"] = {name: _plain(value) for name, value in record.outputs.items()}
     if record.extra:
@@ -130,6 +133,33 @@ def verified(export: Export, again: int = 0) -> str:
     line = f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
     same = f"\n{_count(min(again, len(export)), 'image')} predicted again: the model says what is written"
     return line + same if again else line
+
+
+def selected(export: Export, chosen: Selection) -> str:
+    """What was selected, class by class: how many of how many, from which confidence on, at which weight."""
+    labels, classes = chosen.label, len(chosen.offered)
+    taken = np.bincount(labels, minlength=classes)
+    least, weight = np.full(classes, np.inf), np.ones(classes)
+    np.minimum.at(least, labels, chosen.confidence)
+    weight[labels] = chosen.choice.weight
+    order = np.argsort(-taken, kind="stable")[:_CLASSES_SHOWN]
+    names = dict(enumerate(export.labels))
+    rows = [["class", "predicted", "selected", "confidence from", "weight"]]
+    rows += [
+        [names.get(c, str(c)), str(chosen.offered[c]), str(taken[c]), *_asked(taken[c], least[c], weight[c])]
+        for c in order.tolist()
+        if chosen.offered[c] or taken[c]
+    ]
+    held = int(chosen.choice.validation.sum())
+    lines = [f"{len(labels)} of {chosen.offered.sum()} selected" + (f", {held} of them for validation" if held else "")]
+    if chosen.temperature != 1:
+        lines.append(f"calibrated with the temperature {chosen.temperature:.4g}")
+    lines += _table(rows) + ([f"  and {classes - len(order)} more classes"] if classes > len(order) else [])
+    return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def _asked(taken: int, least: float, weight: float) -> list[str]:
+    return [f"{least:.4g}", f"{weight:.4g}"] if taken else ["", ""]
 
 
 def _count(number: int, noun: str) -> str:
