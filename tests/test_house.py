@@ -14,7 +14,7 @@ PACKAGE = Path(tfzip.__file__).parent
 ORDER = [
     ["version"],
     ["errors", "process", "interrupt"],
-    ["naming", "storage"],
+    ["calibration", "naming", "storage"],
     ["lock"],
     ["record"],
     ["framing", "schema", "formats", "entries", "manifest"],
@@ -23,7 +23,7 @@ ORDER = [
     ["npy"],
     ["images"],
     ["read"],
-    ["extract", "layout", "rows"],
+    ["evaluate", "extract", "layout", "rows"],
     ["options", "progress", "labels"],
     ["sources.columns", "sources.region", "sources.source", "sources.tar"],
     ["sources.folder", "sources.table"],
@@ -53,7 +53,7 @@ ORDER = [
     ["outcome"],
     ["pipeline"],
     ["deep"],
-    ["export", "verify"],
+    ["export", "scorecard", "verify"],
     ["terminal"],
     ["demo"],
     ["__init__"],
@@ -109,9 +109,10 @@ def test_writing_and_reading_never_meet():
 def test_the_public_names_are_these():
     assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
     assert set(tfzip.__all__) == {
-        "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
-        "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError",
-        "TooManyFailuresError", "Truth", "UsageError", "__version__", "export", "open", "verify", "write", "zip",
+        "BrokenSourceError", "CorruptError", "DataError", "Evaluation", "Export", "Failure", "FilenameNotFoundError",
+        "ModelError", "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError",
+        "TfzipError", "TooManyFailuresError", "Truth", "UsageError", "__version__", "evaluate", "export", "open",
+        "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None
@@ -121,7 +122,8 @@ def test_the_public_names_are_these():
 
 def test_the_functions_stay_functions_when_their_modules_are_imported():
     code = (
-        "import tfzip, tfzip.export, tfzip.verify, tfzip.read; assert callable(tfzip.export) and callable(tfzip.verify)"
+        "import tfzip, tfzip.evaluate, tfzip.export, tfzip.verify, tfzip.read\n"
+        "assert callable(tfzip.evaluate) and callable(tfzip.export) and callable(tfzip.verify)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -22,6 +22,7 @@ from tfzip.errors import (
     TooManyFailuresError,
     UsageError,
 )
+from tfzip.evaluate import Evaluation, evaluate
 from tfzip.export import export, write
 from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
 from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
@@ -33,6 +34,7 @@ __all__ = [
     "BrokenSourceError",
     "CorruptError",
     "DataError",
+    "Evaluation",
     "Export",
     "Failure",
     "FilenameNotFoundError",
@@ -48,6 +50,7 @@ __all__ = [
     "Truth",
     "UsageError",
     "__version__",
+    "evaluate",
     "export",
     "open",
     "verify",
