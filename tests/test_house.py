@@ -23,7 +23,7 @@ ORDER = [
     ["npy"],
     ["images"],
     ["read"],
-    ["extract", "layout", "matching", "rows"],
+    ["evaluate", "extract", "layout", "matching", "rows"],
     ["options", "progress", "labels"],
     ["selection"],
     ["select"],
@@ -55,7 +55,7 @@ ORDER = [
     ["outcome"],
     ["pipeline"],
     ["deep", "pseudolabel"],
-    ["export", "verify"],
+    ["export", "scorecard", "verify"],
     ["terminal"],
     ["demo"],
     ["__init__"],
@@ -115,10 +115,10 @@ def test_writing_and_reading_never_meet():
 def test_the_public_names_are_these():
     assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
     assert set(tfzip.__all__) == {
-        "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
-        "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError",
-        "Target", "TooManyFailuresError", "Truth", "UsageError", "__version__", "export", "mix", "open", "select",
-        "verify", "write", "zip",
+        "BrokenSourceError", "CorruptError", "DataError", "Evaluation", "Export", "Failure", "FilenameNotFoundError",
+        "ModelError", "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError",
+        "Target", "TfzipError", "TooManyFailuresError", "Truth", "UsageError", "__version__", "evaluate", "export",
+        "mix", "open", "select", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None
@@ -128,7 +128,8 @@ def test_the_public_names_are_these():
 
 def test_the_functions_stay_functions_when_their_modules_are_imported():
     code = (
-        "import tfzip, tfzip.export, tfzip.verify, tfzip.read; assert callable(tfzip.export) and callable(tfzip.verify)"
+        "import tfzip, tfzip.evaluate, tfzip.export, tfzip.verify, tfzip.read\n"
+        "assert callable(tfzip.evaluate) and callable(tfzip.export) and callable(tfzip.verify)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -22,6 +22,7 @@ from tfzip.errors import (
     TooManyFailuresError,
     UsageError,
 )
+from tfzip.evaluate import Evaluation, evaluate
 from tfzip.export import export, write
 from tfzip.mix import mix
 from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
@@ -35,6 +36,7 @@ __all__ = [
     "BrokenSourceError",
     "CorruptError",
     "DataError",
+    "Evaluation",
     "Export",
     "Failure",
     "FilenameNotFoundError",
@@ -51,6 +53,7 @@ __all__ = [
     "Truth",
     "UsageError",
     "__version__",
+    "evaluate",
     "export",
     "mix",
     "open",

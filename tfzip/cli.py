@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = reader(
         "inspect",
         _inspect,
-        "show counts, classes, confidence, shards and features",
+        "show counts, classes, confidence, how much is right where truth is known, shards and features",
         "python -m tfzip inspect labelled/",
     )
     inspect.add_argument("--json", action="store_true", help="for programs")

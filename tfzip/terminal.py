@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tfzip import naming
+from tfzip import naming, scorecard
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
 from tfzip.selection import Selection
@@ -45,7 +45,7 @@ def summary(export: Export, command: str) -> str:
 
 
 def inspection(export: Export) -> str:
-    """Counts, model, classes, confidence, shards and features of an export."""
+    """Counts, model, classes, confidence, what is right, shards and features of an export."""
     facts, counts = export.manifest, export.manifest["counts"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
@@ -59,6 +59,8 @@ def inspection(export: Export) -> str:
         lines += ["", "classes", *_class_lines(export)]
     if CONFIDENCE in export.predicted:
         lines += ["", "confidence", *_histogram(export.metadata["confidence"])]
+    for title, rows in scorecard.tables(export):
+        lines += ["", title, *_table(rows)]
     lines += [
         "",
         "shards",
@@ -87,6 +89,8 @@ def inspection_facts(export: Export) -> dict[str, Any]:
         with np.errstate(invalid="ignore"):
             quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
         facts["confidence_quartiles"] = [_number(value) for value in quantiles]
+    if evaluation := scorecard.facts(export):
+        facts["evaluation"] = evaluation
     return facts
 
 
