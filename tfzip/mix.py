@@ -41,4 +41,4 @@ def mix(
         if not ours.is_compatible_with(theirs):
             raise UsageError(f"the labelled dataset gives {theirs.shape} where the pseudo-labels give {ours.shape}")
     drawn = [known.repeat(), pseudo]
-    return tf.data.Dataset.sample_from_datasets(drawn, [1 - share, share], seed, stop_on_empty_dataset=True)
+    return tf.data.Dataset.sample_from_datasets(drawn, [1.0 - share, float(share)], seed, stop_on_empty_dataset=True)

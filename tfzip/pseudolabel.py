@@ -97,7 +97,7 @@ def _records(export: Export, rows: Any, seed: int | None) -> tf.data.Dataset:
     def numbered(path: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(path, compression).enumerate(first)
 
-    read = shards.interleave(numbered, 1 if seed is None else _SIDE_BY_SIDE, deterministic=True)
+    read = shards.interleave(numbered, 1 if seed is None else _SIDE_BY_SIDE)
     placed = read.map(lambda row, record: (known[row], record)).filter(lambda place, _: place >= 0)
     if seed is None:
         return placed
