@@ -23,7 +23,7 @@ ORDER = [
     ["npy"],
     ["images"],
     ["read"],
-    ["extract", "layout", "rows"],
+    ["extract", "layout", "matching", "rows"],
     ["options", "progress", "labels"],
     ["sources.columns", "sources.region", "sources.source", "sources.tar"],
     ["sources.folder", "sources.table"],
