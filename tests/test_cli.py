@@ -367,7 +367,7 @@ def test_a_second_signal_stops_what_computes_and_computes(digits, tmp_path):
     assert "interrupted" in errors.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["export", "inspect", "verify", "get", "extract", "demo"])
+@pytest.mark.parametrize("command", ["export", "inspect", "verify", "get", "extract", "diff", "demo"])
 def test_help_tells_every_option_with_its_default_and_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

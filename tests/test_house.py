@@ -24,6 +24,7 @@ ORDER = [
     ["images"],
     ["read"],
     ["extract", "layout", "matching", "rows"],
+    ["diff"],
     ["options", "progress", "labels"],
     ["sources.columns", "sources.region", "sources.source", "sources.tar"],
     ["sources.folder", "sources.table"],
@@ -109,9 +110,10 @@ def test_writing_and_reading_never_meet():
 def test_the_public_names_are_these():
     assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
     assert set(tfzip.__all__) == {
-        "BrokenSourceError", "CorruptError", "DataError", "Export", "Failure", "FilenameNotFoundError", "ModelError",
-        "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError", "TfzipError",
-        "TooManyFailuresError", "Truth", "UsageError", "__version__", "export", "open", "verify", "write", "zip",
+        "BrokenSourceError", "Change", "CorruptError", "DataError", "Diff", "Export", "Failure",
+        "FilenameNotFoundError", "ModelError", "Move", "NotAnExportError", "OutputError", "OutputExistsError",
+        "Prediction", "Record", "SourceError", "TfzipError", "TooManyFailuresError", "Truth", "UsageError",
+        "__version__", "diff", "export", "open", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None
@@ -121,7 +123,8 @@ def test_the_public_names_are_these():
 
 def test_the_functions_stay_functions_when_their_modules_are_imported():
     code = (
-        "import tfzip, tfzip.export, tfzip.verify, tfzip.read; assert callable(tfzip.export) and callable(tfzip.verify)"
+        "import tfzip, tfzip.diff, tfzip.export, tfzip.verify, tfzip.read\n"
+        "assert callable(tfzip.diff) and callable(tfzip.export) and callable(tfzip.verify)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -140,7 +143,8 @@ import sys, tfzip
 from tfzip import cli
 export = tfzip.open({str(out)!r})
 assert export["0/0000.png"].format == "png" and not tfzip.verify(export)
-for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}]):
+for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}],
+                ["diff", {str(out)!r}]):
     assert cli.main([command[0], {str(out)!r}, *command[1:]]) == 0
 assert "tensorflow" not in sys.modules
 """
