@@ -35,6 +35,7 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     photographs_model.save(tmp_path / "classifier.keras")
+    shutil.copy(tmp_path / "classifier.keras", tmp_path / "better.keras")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,7 +43,7 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
 def test_every_command_works(text, folder, capsys):
     commands = re.findall(r"^    python -m (tfzip .*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert [shlex.split(command)[1] for command in commands] == [
-        "export", "inspect", "get", "verify", "verify", "extract", "export",
+        "export", "inspect", "get", "verify", "verify", "extract", "export", "diff", "export",
     ]  # fmt: skip
     for command in commands:
         if "scores.npy" in command:

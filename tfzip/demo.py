@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfzip import terminal
 from tfzip.errors import OutputExistsError, UsageError
 from tfzip.export import export
 from tfzip.mix import mix
