@@ -86,9 +86,9 @@ def _round(digits: Digits, folder: str, seed: int) -> dict[str, float]:
     """The held-out accuracy of a teacher, and of a student of each policy."""
     order = np.random.default_rng(seed).permutation(len(digits.classes))
     labelled, held_out, others = np.split(order, [_LABELLED, _LABELLED + _HELD_OUT])
-    known, images = _dataset(digits.of(labelled), seed), os.path.join(folder, "digits")
+    known, images = digits.of(labelled), os.path.join(folder, "digits")
     write_pngs(images, *digits.of(others))
-    teacher = trained(known, seed)
+    teacher = trained(_dataset(known, seed), seed)
     teacher.save(os.path.join(folder, "teacher.keras"))
     made = export(images, teacher, os.path.join(folder, "labelled"), source_labels="folder", quiet=True)
     assert made is not None  # not a dry run
@@ -96,12 +96,14 @@ def _round(digits: Digits, folder: str, seed: int) -> dict[str, float]:
     return {name: _accuracy(m, digits.of(held_out)) for name, m in {"teacher": teacher, **students}.items()}
 
 
-def _student(teachings: Export, known: tf.data.Dataset, rules: Mapping[str, Any], seed: int) -> Any:
+def _student(teachings: Export, known: Digits, rules: Mapping[str, Any], seed: int) -> Any:
     """The same network, trained on what is known and on what the rules select."""
-    return trained(mix(known, teachings.pseudo_labels(shuffle=seed, **rules), _PSEUDO, seed=seed), seed)
+    pseudo = teachings.pseudo_labels(shuffle=seed, **rules)
+    return trained(mix(_dataset(known, seed), pseudo, _PSEUDO, seed=seed), seed)
 
 
 def _dataset(digits: Digits, seed: int) -> tf.data.Dataset:
+    """The digits in an order that is another each epoch: a dataset that was used before would go on where that was."""
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(tuple(digits)).shuffle(len(digits.classes), seed)
