@@ -72,7 +72,7 @@ def test_balanced_weights_and_repeats():
     table = predictions(*((n, label, 0.9) for n, label in enumerate(labels)))
     assert policy.balanced_weights(table.label, None).tolist() == [1, 1, 1, 1, 2, 2, 4]
     assert policy.balanced_weights(table.label, 2).tolist() == [0.5, 0.5, 0.5, 0.5, 1, 1, 2]
-    rows = policy.repeated(table, 3, seed=1)
+    rows = policy.repeated(table.key, table.label, 3, seed=1)
     assert np.bincount(table.label[rows]).tolist() == [4, 3, 3]
     assert sorted(np.bincount(rows)[:6].tolist()) == [1, 1, 1, 1, 1, 2]
 
@@ -178,7 +178,7 @@ def test_the_order_of_the_rows_is_irrelevant(table, asked, random):
 @settings(deadline=None, max_examples=100)
 @given(tables(), st.integers(1, 9), st.integers(0, 2**64))
 def test_repeats_fill_every_class_and_leave_none_out(table, count, seed):
-    rows = policy.repeated(table, count, seed)
+    rows = policy.repeated(table.key, table.label, count, seed)
     assert set(rows.tolist()) == set(range(len(table.key)))
     for label in np.unique(table.label):
         times = np.bincount(rows[table.label[rows] == label])

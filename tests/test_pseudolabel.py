@@ -1,5 +1,7 @@
 """`export.pseudo_labels()`: what rules choose, as a dataset to train on."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,13 +62,9 @@ def test_fitted_with_it_a_model_gets_the_weights_it_gets_from_the_same_arrays(la
 
     images, classes, _ = chosen_by_hand(labelled, pixels, 0.8)
     by_hand, streamed = student(), student()
-    counts = np.bincount(classes)
-    weights = (counts.max() / counts[classes]).astype(np.float32)
-    by_hand.fit(images, classes, sample_weight=weights, batch_size=32, epochs=3, shuffle=False, verbose=0)
+    by_hand.fit(images, classes, batch_size=32, epochs=3, shuffle=False, verbose=0)
     before = [weight.copy() for weight in student().get_weights()]
-    streamed.fit(
-        labelled.pseudo_labels(min_confidence=0.8, balance=True, batch_size=32), epochs=3, shuffle=False, verbose=0
-    )
+    streamed.fit(labelled.pseudo_labels(min_confidence=0.8, batch_size=32), epochs=3, shuffle=False, verbose=0)
     for start, one, other in zip(before, by_hand.get_weights(), streamed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
         assert not np.array_equal(start, other)
@@ -83,6 +81,20 @@ def test_shuffled_each_image_keeps_its_label_and_each_epoch_has_another_order(la
     assert orders[0] != orders[1]
     assert orders[0] != arrays(labelled.pseudo_labels())[1].tolist()
     assert arrays(labelled.pseudo_labels(shuffle=3))[1].tolist() == orders[0], "the seed repeats it"
+
+
+@pytest.mark.parametrize("asked", [{}, {"per_class": 20}, {"per_class": 60, "shuffle": 1}])
+def test_balanced_every_class_comes_as_often_and_each_of_its_images_nearly_so(labelled, asked):
+    least = {"min_confidence": 0.9}
+    held = np.array(arrays(labelled.pseudo_labels(**least, **{**asked, "shuffle": None}))[1])
+    images, labels, weights = arrays(labelled.pseudo_labels(balance=True, **least, **asked))
+    wanted = asked.get("per_class", np.bincount(held).max())
+    assert np.bincount(labels).tolist() == [wanted] * 10
+    assert set(weights.tolist()) == {1.0}
+    for label in range(10):
+        times = Counter(image.tobytes() for image in images[labels == label]).values()
+        assert max(times) - min(times) <= 1
+        assert len(times) == (held == label).sum()
 
 
 def test_both_parts_are_all_that_is_chosen(labelled):
@@ -130,7 +142,7 @@ def test_mixed_with_labelled_images_at_a_ratio(labelled, pixels):
     images, names = zip(*list(others.values())[:100], strict=True)
     truths = {image.astype(np.float32).tobytes(): int(name[0]) for image, name in zip(images, names, strict=True)}
     known = tf.data.Dataset.from_tensor_slices((np.stack(images), [int(name[0]) for name in names]))
-    pseudo = labelled.pseudo_labels(balance=True)
+    pseudo = labelled.pseudo_labels()
     mixed = tfzip.mix(known, pseudo, 0.25, seed=5)
     assert mixed.element_spec == pseudo.element_spec
     drawn = arrays(mixed)

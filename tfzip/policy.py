@@ -159,14 +159,14 @@ def balanced_weights(labels: npt.NDArray[np.integer[Any]], count: int | None) ->
     return ((counts.max() if count is None else count) / counts[labels]).astype(np.float32)
 
 
-def repeated(predictions: Predictions, count: int, seed: int) -> Rows:
+def repeated(key: npt.NDArray[np.uint64], labels: npt.NDArray[np.integer[Any]], count: int, seed: int) -> Rows:
     """Rows of which each class has `count`: those of larger classes once, the others as often as it takes.
 
     Q. Xie et al., Noisy Student, CVPR 2020, section 3: images of classes that have too few are repeated at random.
     """
-    order = np.lexsort((mixed(predictions.key, seed), predictions.label))
-    labels = predictions.label[order]
-    starts, counts = np.unique(labels, return_index=True, return_counts=True)[1:]
+    order = np.lexsort((mixed(key, seed), labels))
+    ordered = labels[order]
+    starts, counts = np.unique(ordered, return_index=True, return_counts=True)[1:]
     places = [start + np.arange(max(count, size)) % size for start, size in zip(starts, counts, strict=True)]
     return order[np.concatenate([np.empty(0, np.int64), *places])]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import bounds, decode, foreign, formats, predict
+from tfzip import bounds, decode, foreign, formats, policy, predict
 from tfzip.errors import UsageError
 from tfzip.read import Export
-from tfzip.selection import Rules, Selection, select_rows
+from tfzip.selection import Rules, select_rows
 
 _SHUFFLED = 1 << 28  # bytes of images that a shuffle holds, about
 _FEWEST_SHUFFLED = 64
@@ -31,8 +32,8 @@ def pseudo_labels(
     """The records that rules choose, as `(image, label, weight)`, ready for `fit()`.
 
     The image is float32 [height, width, channels], made as the export's model had it made. The label is int64 [], or
-    with `soft` float32 [classes]; the weight float32 []. What Noisy Student repeats weighs
-    more here (`balance`).
+    with `soft` float32 [classes]; the weight float32 [] is 1: with `balance` images of small classes come several times
+    an epoch instead, as in Noisy Student (Q. Xie et al., CVPR 2020, section 3).
 
     Args:
         export: with images, of class scores.
@@ -56,38 +57,49 @@ def pseudo_labels(
     if export.image_key not in export.features:
         raise UsageError(f"{export.path} was exported with --image none: it holds no images")
     export.check_shards()
-    chosen = _only(select_rows(export, asked), part, export.path)
+    chosen = _only(export, asked, part)
     prepare = _preparer(export, image_size, scale)
-    records = _records(export, chosen.rows, shuffle)
+    records = _records(export, chosen, shuffle)
     made = records.map(lambda place, record: (prepare(_encoded(export, record)), place), tf.data.AUTOTUNE)
     labelled = made.map(_labeller(chosen))
-    labelled = labelled.apply(tf.data.experimental.assert_cardinality(len(chosen.rows)))
+    labelled = labelled.apply(tf.data.experimental.assert_cardinality(int(chosen.times.sum())))
     return (labelled if batch_size is None else labelled.batch(batch_size)).prefetch(tf.data.AUTOTUNE)
 
 
 class _Chosen(NamedTuple):
-    """The rows to train on, and of each its label ([N], or [N, classes]) and weight."""
+    """The rows to train on, and of each its label ([N], or [N, classes]) and how often it comes in an epoch."""
 
-    rows: Any
-    labels: Any
-    weights: Any
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
+    times: npt.NDArray[np.int64]
 
 
-def _only(chosen: Selection, part: str, path: str) -> _Chosen:
+def _only(export: Export, rules: Rules, part: str) -> _Chosen:
+    """What the rules choose for a part."""
+    chosen = select_rows(export, rules)
     held = chosen.choice.validation
     places = np.flatnonzero(held if part == "validation" else ~held)
     if not len(places):
-        raise UsageError(f"{path}: none of the {len(held)} selected is for {part}; give another share as validation")
-    rows = chosen.choice.rows[places]
-    labels = chosen.label[places] if chosen.scores is None else chosen.scores(rows)
-    return _Chosen(rows, labels, chosen.choice.weight[places])
+        raise UsageError(
+            f"{export.path}: none of the {len(held)} selected is for {part}; give another share as validation"
+        )
+    rows, classes = chosen.choice.rows[places], chosen.label[places]
+    times = _times(export, rows, classes, rules) if rules.balance else np.ones(len(rows), np.int64)
+    return _Chosen(rows, classes if chosen.scores is None else chosen.scores(rows), times)
 
 
-def _records(export: Export, rows: Any, seed: int | None) -> tf.data.Dataset:
-    """The chosen records, each as its place among the rows and its bytes."""
+def _times(export: Export, rows: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], rules: Rules) -> Any:
+    """How often each row comes where every class comes as often as asked, or as the largest does."""
+    count = int(np.bincount(classes).max()) if rules.per_class is None else rules.per_class
+    again = policy.repeated(export._index.hashes()[rows], classes, count, rules.seed)
+    return np.bincount(again, minlength=len(rows))
+
+
+def _records(export: Export, chosen: _Chosen, seed: int | None) -> tf.data.Dataset:
+    """The chosen records, as often as they come, each as its place among the rows and its bytes."""
     records = np.array([shard["records"] for shard in export.manifest["shards"]])
     places = np.full(len(export), -1)
-    places[rows] = np.arange(len(rows))
+    places[chosen.rows] = np.arange(len(chosen.rows))
     known = tf.constant(places)
     compression = "GZIP" if export.manifest["compression"] == "gzip" else ""
     shards = tf.data.Dataset.from_tensor_slices((export.shards, np.cumsum(records) - records))
@@ -99,10 +111,13 @@ def _records(export: Export, rows: Any, seed: int | None) -> tf.data.Dataset:
 
     read = shards.interleave(numbered, 1 if seed is None else _SIDE_BY_SIDE)
     placed = read.map(lambda row, record: (known[row], record)).filter(lambda place, _: place >= 0)
+    if (chosen.times > 1).any():
+        times = tf.constant(chosen.times)
+        placed = placed.flat_map(lambda *each: tf.data.Dataset.from_tensors(each).repeat(times[each[0]]))
     if seed is None:
         return placed
     size = sum(shard["bytes"] for shard in export.manifest["shards"]) / max(len(export), 1)
-    return placed.shuffle(min(len(rows), max(_FEWEST_SHUFFLED, int(_SHUFFLED / max(size, 1)))), seed)
+    return placed.shuffle(min(int(chosen.times.sum()), max(_FEWEST_SHUFFLED, int(_SHUFFLED / max(size, 1)))), seed)
 
 
 def _encoded(export: Export, record: tf.Tensor) -> tf.Tensor:
@@ -133,5 +148,5 @@ def _preparer(export: Export, size: tuple[int, int] | None, scale: str | None) -
 
 
 def _labeller(chosen: _Chosen) -> Any:
-    labels, weights = tf.constant(chosen.labels), tf.constant(chosen.weights)
-    return lambda image, place: (image, labels[place], weights[place])
+    labels = tf.constant(chosen.labels)
+    return lambda image, place: (image, labels[place], tf.ones((), tf.float32))
