@@ -16,9 +16,8 @@ import tfzip
 from tfzip import cli
 
 ROOT = Path(tfzip.__file__).parents[1]
-AS_USUAL = pytest.mark.filterwarnings(  # what Keras says of any `tf.data.Dataset`, and of any whose length it cannot tell
-    "ignore:.shuffle=True. was passed", "ignore:Your input ran out of data"
-)
+# Keras says the one of every `tf.data.Dataset`, the other where it cannot tell the length.
+AS_USUAL = pytest.mark.filterwarnings("ignore:.shuffle=True. was passed", "ignore:Your input ran out of data")
 
 
 @pytest.fixture(scope="module")
