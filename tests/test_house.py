@@ -24,6 +24,7 @@ ORDER = [
     ["images"],
     ["read"],
     ["evaluate", "extract", "layout", "matching", "rows"],
+    ["diff"],
     ["options", "progress", "labels"],
     ["selection"],
     ["select"],
@@ -115,10 +116,10 @@ def test_writing_and_reading_never_meet():
 def test_the_public_names_are_these():
     assert tfzip.__all__ == sorted(tfzip.__all__, key=str)
     assert set(tfzip.__all__) == {
-        "BrokenSourceError", "CorruptError", "DataError", "Evaluation", "Export", "Failure", "FilenameNotFoundError",
-        "ModelError", "NotAnExportError", "OutputError", "OutputExistsError", "Prediction", "Record", "SourceError",
-        "Target", "TfzipError", "TooManyFailuresError", "Truth", "UsageError", "__version__", "evaluate", "export",
-        "mix", "open", "select", "verify", "write", "zip",
+        "BrokenSourceError", "Change", "CorruptError", "DataError", "Diff", "Evaluation", "Export", "Failure",
+        "FilenameNotFoundError", "ModelError", "Move", "NotAnExportError", "OutputError", "OutputExistsError",
+        "Prediction", "Record", "SourceError", "Target", "TfzipError", "TooManyFailuresError", "Truth", "UsageError",
+        "__version__", "diff", "evaluate", "export", "mix", "open", "select", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None
@@ -128,8 +129,8 @@ def test_the_public_names_are_these():
 
 def test_the_functions_stay_functions_when_their_modules_are_imported():
     code = (
-        "import tfzip, tfzip.evaluate, tfzip.export, tfzip.verify, tfzip.read\n"
-        "assert callable(tfzip.evaluate) and callable(tfzip.export) and callable(tfzip.verify)"
+        "import tfzip, tfzip.diff, tfzip.evaluate, tfzip.export, tfzip.select, tfzip.verify, tfzip.read\n"
+        "assert all(map(callable, (tfzip.diff, tfzip.evaluate, tfzip.export, tfzip.select, tfzip.verify)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -148,7 +149,8 @@ import sys, tfzip
 from tfzip import cli
 export = tfzip.open({str(out)!r})
 assert export["0/0000.png"].format == "png" and not tfzip.verify(export)
-for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}]):
+for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}],
+                ["diff", {str(out)!r}]):
     assert cli.main([command[0], {str(out)!r}, *command[1:]]) == 0
 assert "tensorflow" not in sys.modules
 """

@@ -37,6 +37,7 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     photographs_model.save(tmp_path / "classifier.keras")
+    shutil.copy(tmp_path / "classifier.keras", tmp_path / "better.keras")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -51,7 +52,8 @@ def script(text):
 def test_every_command_works(text, folder, capsys, monkeypatch):
     commands = re.findall(r"^    python (-m tfzip .*?|train.py .*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert [shlex.split(command.removeprefix("-m "))[:2][-1] for command in commands] == [
-        "export", "inspect", "get", "verify", "verify", "extract", "select", "pseudo/", "export", "export",
+        "export", "inspect", "get", "verify", "verify", "extract", "export", "diff",
+        "select", "pseudo/", "export", "export",
     ]  # fmt: skip
     for command in commands:
         if "scores.npy" in command:

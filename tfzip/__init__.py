@@ -8,6 +8,7 @@ Importing tfzip does not import TensorFlow.
 """
 
 # Imported eagerly: each module of these names would otherwise shadow the function once something imported it.
+from tfzip.diff import Change, Diff, Move, diff
 from tfzip.errors import (
     BrokenSourceError,
     CorruptError,
@@ -34,13 +35,16 @@ from tfzip.version import __version__
 
 __all__ = [
     "BrokenSourceError",
+    "Change",
     "CorruptError",
     "DataError",
+    "Diff",
     "Evaluation",
     "Export",
     "Failure",
     "FilenameNotFoundError",
     "ModelError",
+    "Move",
     "NotAnExportError",
     "OutputError",
     "OutputExistsError",
@@ -53,6 +57,7 @@ __all__ = [
     "Truth",
     "UsageError",
     "__version__",
+    "diff",
     "evaluate",
     "export",
     "mix",

@@ -162,8 +162,20 @@ def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
     return each if set(each) - {OTHERS} else each.get(OTHERS, 0.0)
 
 
+def _diff(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as one, tfzip.open(parsed.other, parsed.split) as other:
+        found = tfzip.diff(one, other)
+        if parsed.json:
+            for line in terminal.difference_json(found, one, other):
+                print(line)
+        else:
+            print(terminal.difference(found, one, other))
+
+
 def _demo(parsed: argparse.Namespace) -> None:
-    print(demo.run(parsed.to, _called_as()))
+    if parsed.seeds < 1:
+        raise tfzip.UsageError(f"--seeds {parsed.seeds}: give a number from 1 on")
+    print(demo.run(parsed.to, _called_as(), parsed.seeds))
 
 
 def _called_as() -> str:
@@ -249,8 +261,24 @@ def _parser() -> argparse.ArgumentParser:
             "python -m tfzip select labelled/ --out pseudo/ --min-confidence 0.9 --per-class 1000",
         )
     )
-    showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
+    _add_diff(
+        command(
+            "diff",
+            _diff,
+            "tell what changed its label between two exports of the same images",
+            "python -m tfzip diff labelled/ again/",
+        )
+    )
+    showing = command(
+        "demo",
+        _demo,
+        "go round the whole loop on real digits: teacher, export, selection, students",
+        "python -m tfzip demo",
+    )
     showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
+    showing.add_argument(
+        "--seeds", type=int, metavar="N", default=3, help="how often, each with other digits (default: 3)"
+    )
     return parser
 
 
@@ -266,6 +294,17 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trust-model", action="store_true", default=None, help="let Keras load code from the model's file"
     )
+
+
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"{parser.description} Images are the same by their filenames, classes by their names where "
+        "both exports know names, else by their ids. The exit code is 0, whatever changed."
+    )
+    parser.add_argument("out", metavar="OUT", help="a finished export")
+    parser.add_argument("other", metavar="OUT2", help="another, such as that of a later round")
+    parser.add_argument("--split", help="which split of both, where one holds several")
+    parser.add_argument("--json", action="store_true", help="for programs, with all images that changed")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,14 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from tfzip import naming, scorecard
+from tfzip.diff import Change, Diff
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
 from tfzip.selection import Selection
@@ -20,6 +21,7 @@ from tfzip.selection import Selection
 _BAR = 30
 _CLASSES_SHOWN = 20
 _FAILURES_SHOWN = 5
+_CHANGES_SHOWN = 20
 
 
 def summary(export: Export, command: str) -> str:
@@ -164,6 +166,71 @@ def selected(export: Export, chosen: Selection) -> str:
 
 def _asked(taken: int, least: float, weight: float) -> list[str]:
     return [f"{least:.4g}", f"{weight:.4g}"] if taken else ["", ""]
+
+
+def difference(diff: Diff, one: Export, other: Export) -> str:
+    """What changed between two exports: counts, moves between classes, and the first images."""
+    changed, both = len(diff.changes), _count(diff.both, "image")
+    compared = "names" if diff.by_name else "ids, as not both exports know names"
+    lines = [
+        f"{both} in both, {diff.only_one} only in {one.path}, {diff.only_other} only in {other.path}",
+        f"{changed} changed label ({changed / diff.both:.1%}); classes compared by their {compared}",
+    ]
+    if diff.judged:
+        judged = f"{diff.righted} from wrong to right, {diff.wronged} from right to wrong"
+        lines.append(f"of {diff.judged} whose truth is known, {judged}")
+    if changed:
+        moves = [[_class(move.before), "->", _class(move.after), str(move.images)] for move in diff.moves]
+        lines += ["", "changes", *_first(_table(moves[:_CHANGES_SHOWN]), len(moves))]
+        images = [_change_cells(change) for change in diff.changes[:_CHANGES_SHOWN]]
+        lines += ["", "images", *_first(_table(images), changed)]
+    return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def _first(lines: list[str], count: int) -> list[str]:
+    """Lines, and how many more there are."""
+    return lines + ([f"  and {count - len(lines)} more (--json lists all)"] if count > len(lines) else [])
+
+
+def _change_cells(change: Change) -> list[str]:
+    before, after = (f"{value:.3f}" if value == value else "" for value in change.confidences)
+    truth = "" if change.truth is None else f"truth {change.truth}"
+    return [naming.shown(change.filename), _class(change.before), before, "->", _class(change.after), after, truth]
+
+
+def _class(text: str | None) -> str:
+    return "(none)" if text is None else text
+
+
+def difference_json(diff: Diff, one: Export, other: Export) -> Iterator[str]:
+    """The same for programs, as the lines of a JSON object: every image that changed is one."""
+    facts = {
+        "one": one.path,
+        "other": other.path,
+        "both": diff.both,
+        "only_one": diff.only_one,
+        "only_other": diff.only_other,
+        "changed": len(diff.changes),
+        "compared_by": "name" if diff.by_name else "id",
+        "truth": {"known": diff.judged, "wrong_to_right": diff.righted, "right_to_wrong": diff.wronged},
+        "moves": [{"from": move.before, "to": move.after, "images": move.images} for move in diff.moves],
+    }
+    yield json.dumps(facts, indent=2).removesuffix("\n}") + ","
+    yield '  "images": ['
+    last = len(diff.changes) - 1
+    for number, change in enumerate(diff.changes):
+        yield "    " + json.dumps(_change_facts(change)) + ("," if number < last else "")
+    yield "  ]\n}"
+
+
+def _change_facts(change: Change) -> dict[str, Any]:
+    return {
+        "filename": naming.shown(change.filename),
+        "from": change.before,
+        "to": change.after,
+        "confidences": [_number(value) for value in change.confidences],
+        "truth": change.truth,
+    }
 
 
 def _count(number: int, noun: str) -> str:
