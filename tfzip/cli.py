@@ -430,35 +430,42 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which", "all of these together; a NaN is never chosen")
     group.add_argument(
         "--min-confidence", action="append", default=[], metavar="P",
-        help="the least confidence; CLASS=P for one class; repeatable",
+        help="the least confidence, 0 to 1; CLASS=P for one class; repeatable",
     )  # fmt: skip
     add(
         group,
         "adaptive",
-        "a confidence for the class that is learned best, less for others (FlexMatch)",
+        "a confidence for the class that is learned best, less for others, and next to none while most predictions "
+        "are less sure: give --min-confidence too (FlexMatch)",
         type=float,
         metavar="P",
     )
     add(group, "min_margin", "the least difference of the two highest scores", type=float, metavar="P")
-    add(group, "max_entropy", "of the scores, in nats", type=float, metavar="H")
+    add(group, "max_entropy", "the most entropy of the scores, in nats; 0 is sure", type=float, metavar="H")
     add(group, "per_class", "the surest K of each class", type=int, metavar="K")
     add(group, "limit", "the surest N of all", type=int, metavar="N")
     group.add_argument(
         "--with", dest="others", action="append", default=[], metavar="OUT",
         help="an export of the same images by another model, joined by filename; repeatable",
     )  # fmt: skip
-    add(group, "combine", "what several exports say: the mean of the scores, or what they agree on", metavar="HOW")
+    add(group, "combine", "several exports: mean (of scores), or agree (what all call the same)", metavar="HOW")
     switch(group, "calibrate", "fit a temperature to the scores where the truth is known, before all else")
 
     group = parser.add_argument_group("as what")
     switch(group, "use_truth", "the truth is the label where it is known, and is sure")
     switch(group, "soft", "add the scores as soft labels")
     add(group, "temperature", "of soft labels: below 1 they become surer", type=float, metavar="T")
-    switch(group, "balance", "weights by which all classes count alike")
-    add(group, "validation", "the share that goes to a split of its own, drawn by filename", type=float, metavar="P")
+    switch(group, "balance", "weights by which all classes count alike (Noisy Student)")
+    add(
+        group,
+        "validation",
+        "a share, drawn by filename, for OUT2/validation beside OUT2/train",
+        type=float,
+        metavar="P",
+    )
     add(group, "seed", "of that draw", type=int, metavar="SEED")
 
-    group = parser.add_argument_group("output", "as in export; what is not given stays as it is in OUT")
+    group = parser.add_argument_group("output", "as in export; name, split, compression: as in OUT if not given")
     for name, metavar in zip(SHAPE[:-1], ("NAME", "SPLIT", "LAYOUT", "SIZE", "N", "KIND"), strict=True):
         number = int if name == "shard_records" else str
         group.add_argument(flag(name), dest=name, type=number, metavar=metavar, help=_SHAPED[name])
