@@ -58,7 +58,7 @@ def test_fitted_with_it_a_model_gets_the_weights_it_gets_from_the_same_arrays(la
         model.compile("sgd", "sparse_categorical_crossentropy")
         return model
 
-    images, classes, records = chosen_by_hand(labelled, pixels, 0.8)
+    images, classes, _ = chosen_by_hand(labelled, pixels, 0.8)
     by_hand, streamed = student(), student()
     counts = np.bincount(classes)
     weights = (counts.max() / counts[classes]).astype(np.float32)
@@ -173,7 +173,7 @@ def test_exports_without_images_or_sizes_are_told(digits, digits_model, tmp_path
     own = tfzip.export(
         str(digits[0]), digits_model, str(tmp_path / "own"), quiet=True, limit=9, preprocess=pixels_of_its_own
     )
-    with pytest.raises(UsageError, match="its pixels were made by .*pixels_of_its_own; give scale='raw'"):
+    with pytest.raises(UsageError, match=r"its pixels were made by .*pixels_of_its_own; give scale='raw'"):
         own.pseudo_labels()
     assert arrays(own.pseudo_labels(scale="raw"))[0].shape == (9, 8, 8, 1)
 

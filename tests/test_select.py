@@ -242,7 +242,7 @@ def test_exports_that_do_not_fit_are_told(labelled, wide, digits, digits_files, 
     raw = tfzip.export(str(tmp_path / "in"), digits_files["keras"], str(tmp_path / "raw"), quiet=True, task="raw")
     with pytest.raises(UsageError, match="the task is raw; only multiclass and binary predictions can be selected"):
         tfzip.select(raw, tmp_path / "out")
-    with pytest.raises(UsageError, match="--calibrate: .* knows the truth of no image that is predicted"):
+    with pytest.raises(UsageError, match=r"--calibrate: .* knows the truth of no image that is predicted"):
         tfzip.select(apart, tmp_path / "out", calibrate=True)
 
 

@@ -21,7 +21,7 @@ from tfzip.extract import extract
 from tfzip.options import Options, flag
 from tfzip.select import SHAPE
 from tfzip.select import write as write_selection
-from tfzip.selection import OTHERS, Rules, select_rows
+from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
 _GO_ON = "; the same command goes on after what is finished"
@@ -409,7 +409,12 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         help="an export of the same images by another model, joined by filename; repeatable",
     )  # fmt: skip
     add(group, "combine", "what several exports say: the mean of the scores, or what they agree on", metavar="HOW")
-    switch(group, "calibrate", "fit a temperature to the scores where the truth is known, before all else")
+    switch(
+        group,
+        "calibrate",
+        "fit a temperature to the scores where the truth is known (of a sample, if more "
+        f"than {FITTED}), before all else",
+    )
 
     group = parser.add_argument_group("as what")
     switch(group, "use_truth", "the truth is the label where it is known, and is sure")

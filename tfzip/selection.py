@@ -26,6 +26,9 @@ OTHERS = "*"
 """Among the confidences of single classes: that of all others."""
 
 _CHUNK = 1 << 22  # scores in memory at a time
+FITTED = 100_000
+"""Rows that a temperature is fitted to at most: all others would change it by some thousandths."""
+_FITTED_SCORES = 1 << 25  # of these rows together
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -227,13 +230,19 @@ class _Said:
         """One row for each of `rows`."""
         if temperature == 1 and (len(self._exports) == 1 or combine == "agree"):
             return policy.agreed([_columns(*each) for each in zip(self._exports, self._at, strict=True)])
-        key = self._exports[0]._index.hashes()[self.rows]
+        key = self._keys()
         parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in self._chunks()]
         return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def _keys(self) -> npt.NDArray[np.uint64]:
+        return self._exports[0]._index.hashes()[self.rows]
+
     def fitted_temperature(self) -> float:
-        """The temperature that fits what is said to the truth."""
+        """The temperature that fits what is said to the truth; of more than FITTED rows a sample, drawn by filename."""
         known = np.flatnonzero(self.truth >= 0)
+        most = min(FITTED, max(1, _FITTED_SCORES // self._classes))
+        if len(known) > most:
+            known = np.sort(known[np.argpartition(self._keys()[known], most)[:most]])
         scores = self.scores(known, 1.0)
         finite = np.isfinite(scores).all(axis=1)
         if not finite.any():
