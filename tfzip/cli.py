@@ -19,7 +19,7 @@ from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
-from tfzip.select import SHAPE
+from tfzip.select import SHAPE, settled
 from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
@@ -141,6 +141,7 @@ def _select(parsed: argparse.Namespace) -> None:
     asked = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Rules)}
     with tfzip.open(parsed.source, parsed.source_split) as export:
         rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
+        settled(export, **shape)
         chosen = select_rows(export, rules)
         print(terminal.selected(export, chosen))
         if parsed.dry_run:
