@@ -217,6 +217,7 @@ WRONG = {
     "nothing chosen": ({"min_margin": 1}, "nothing is selected of 400 predictions, the surest has a confidence of"),
     "an option that is none": ({"min_confidenze": 1}, "unexpected keyword argument 'min_confidenze'"),
     "one path for a list": ({"others": "a"}, "--with a: give a list of exports"),
+    "validation of none": ({"validation": 1e-9}, "none of the 400 that are selected are for validation"),
     "validation of all": ({"validation": 1}, "all 400 that are selected are for validation"),
 }
 
@@ -298,6 +299,23 @@ def test_a_label_beyond_the_classes_is_damage(tmp_path):
     export = forged_export(tmp_path / "export", label=forged.put(1, 7))
     with pytest.raises(CorruptError, match="the index holds the label 7, of 3 classes"):
         tfzip.select(export, tmp_path / "out")
+
+
+def test_an_index_or_a_record_that_lacks_scores_is_damage(tmp_path):
+    export = forged_export(tmp_path / "export", scores=None)
+    with pytest.raises(CorruptError, match=r"the index lacks columns/scores\.npy"):
+        tfzip.select(export, tmp_path / "out")
+    many = forged.manifest(lambda told: told["features"]["prediction/scores"].update(shape=[200]))
+    export = forged_export(tmp_path / "many", scores=None, manifest=many)
+    with pytest.raises(CorruptError, match="record 0: it has 3 scores, of 200 classes"):
+        tfzip.select(export, tmp_path / "out", soft=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path):
+    names = forged.manifest(lambda told: told["labels"].update(names=["\ud800", "bee", "cat"]))
+    with pytest.raises(CorruptError, match=r"labels\.names\.0 cannot be"):
+        forged_export(tmp_path / "export", manifest=names)
 
 
 def test_a_truth_beyond_the_classes_is_none(tmp_path):

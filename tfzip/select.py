@@ -63,7 +63,7 @@ def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:
 def write(export: Export, rules: Rules, chosen: Selection, out: str | os.PathLike[str], **shape: Any) -> Export:
     """Write what was selected; returns and raises what `select` does."""
     settings = settled(export, **shape)
-    parts = _parts(chosen, settings, os.fspath(out))
+    parts = _parts(rules, chosen, settings, os.fspath(out))
     exports = [export, *(other if isinstance(other, Export) else open_export(other) for other in rules.others)]
     _check_apart(parts, exports)
     facts = _facts(exports, rules, chosen)
@@ -82,28 +82,34 @@ def write(export: Export, rules: Rules, chosen: Selection, out: str | os.PathLik
 
 def settled(export: Export, **shape: Any) -> Options:
     """How a training set lies on disk, checked; what is not given stays as it is in the export."""
-    facts = export.manifest
-    return Options(**{name: facts[name] for name in ("name", "split", "compression")} | shape)
+    given = {name: value for name, value in shape.items() if value is not None}
+    return Options(**{name: export.manifest[name] for name in ("name", "split", "compression")} | given)
 
 
-def _parts(chosen: Selection, settings: Options, out: str) -> list[tuple[Layout, selection.Rows]]:
+def _parts(rules: Rules, chosen: Selection, settings: Options, out: str) -> list[tuple[Layout, selection.Rows]]:
     """The folders to write, and which of the chosen go to each; what is for training comes last."""
     held, split = chosen.choice.validation, settings.split
     if not out:
         raise UsageError("--out is empty; give a folder")
-    if not held.any():
+    if not rules.validation:
         return [(_layout(settings, out, split), np.arange(len(held)))]
-    if held.all():
-        raise UsageError(f"all {len(held)} that are selected are for validation; give a smaller --validation")
+    if held.all() or not held.any():
+        how, better = ("all", "smaller") if held.any() else ("none of the", "larger")
+        raise UsageError(f"{how} {len(held)} that are selected are for validation; give a {better} --validation")
     if split == VALIDATION:
         raise UsageError(f"--split {split} and --validation: give the split for training another name")
     wanted = {VALIDATION: np.flatnonzero(held), split: np.flatnonzero(~held)}
-    folders = dict.fromkeys(wanted, out)
-    if settings.layout == "flat":
-        folders = {name: storage.join(out, name) for name in wanted}
-        if other := [name for name in storage.listdir(out) if name not in wanted]:
-            raise OutputExistsError(f"{out} holds {other[0]}, which is no split of this; give another folder")
+    folders = _folders(settings.layout, out, list(wanted))
     return [(_layout(settings, folders[name], name), places) for name, places in wanted.items()]
+
+
+def _folders(layout: str, out: str, splits: Sequence[str]) -> dict[str, str]:
+    """Where each of two splits goes; OutputExistsError if anything else is there."""
+    if layout == "tfx":  # which holds splits, and nothing beside them, by itself
+        return dict.fromkeys(splits, out)
+    if other := [name for name in storage.listdir(out) if name not in splits]:
+        raise OutputExistsError(f"{out} holds {other[0]}, which is no split of this; give another folder")
+    return {name: storage.join(out, name) for name in splits}
 
 
 def _layout(settings: Options, folder: str, split: str) -> Layout:
@@ -145,9 +151,13 @@ def _was_stopped_late(part: _Part) -> bool:
         return is_this
     if not layout.is_unfinished or _plan_at(layout.work_plan) != part.plan:
         return False
+    try:
+        shards = index.Index(layout.work_index).manifest["shards"]
+    except CorruptError:  # as a loss of power may leave it
+        return False
     if not storage.exists(layout.work_run):
-        run.write(layout.work_run, time.time(), 0)
-    layout.publish([shard["file"] for shard in index.Index(layout.work_index).manifest["shards"]])
+        run.write(layout.work_run, time.time(), len(part.places))
+    layout.publish([shard["file"] for shard in shards])
     return True
 
 

@@ -209,6 +209,8 @@ def _classes(export: Export) -> int:
     shape = export.features[record.SCORES].shape if record.SCORES in export.features else ()
     if len(shape) != 1 or not shape[0]:
         raise UsageError(f"{export.path} holds labels without the scores of each class, which select needs")
+    if shape[0] <= record.INDEXED_SCORES and "scores" not in export._index.column_names:
+        raise CorruptError(f"{export.path}: the index lacks columns/scores.npy")
     return int(shape[0])
 
 
@@ -326,8 +328,13 @@ def _scores(export: Export, rows: Rows) -> Scores:
     """The scores of some rows: from the index where they are there, else from the records."""
     if "scores" in export._index.column_names:
         return np.asarray(export._index.column("scores")[rows])
-    order = np.argsort(rows)
-    found = np.empty((len(rows), _classes(export)), np.float32)
+    order, classes = np.argsort(rows), _classes(export)
+    found = np.empty((len(rows), classes), np.float32)
     for place, serialized in zip(order, export.serialized_rows(rows[order].tolist()), strict=True):
-        found[place] = record.example_of(serialized).features.feature[record.SCORES].float_list.value
+        scores = record.example_of(serialized).features.feature[record.SCORES].float_list.value
+        if len(scores) != classes:
+            raise CorruptError(
+                f"{export.path}, record {rows[place]}: it has {len(scores)} scores, of {classes} classes"
+            )
+        found[place] = scores
     return found
