@@ -200,6 +200,14 @@ def test_calibrated_scores_are_less_sure_where_the_model_is_too_sure(labelled, t
     np.testing.assert_allclose(record.target.confidence, (powers / powers.sum()).max(), rtol=1e-4)
 
 
+def test_a_temperature_of_a_sample_is_about_that_of_all(labelled, monkeypatch):
+    of_all = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    monkeypatch.setattr(selection, "FITTED", 300)
+    of_some = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    assert of_some != of_all
+    assert 0.7 < of_some / of_all < 1.4
+
+
 WRONG = {
     "a confidence above one": ({"min_confidence": 1.5}, "--min-confidence 1.5: give a number from 0 to 1"),
     "a confidence below zero": ({"min_confidence": {"3": -0.1}}, "--min-confidence -0.1: give a number from 0 to 1"),

@@ -86,7 +86,7 @@ class Rules:
         for name in ("per_class", "limit"):
             if getattr(self, name) is not None:
                 self._settle(name, _whole(name, getattr(self, name), 1, "from 1 on"))
-        self._settle("seed", _whole("seed", self.seed, 0, "from 0 on"))
+        self._settle("seed", _whole("seed", self.seed, 0, "from 0 on", 2**128))
         if self.max_entropy is not None:
             self._settle("max_entropy", _number("max_entropy", self.max_entropy, 0, math.inf, "from 0 on, in nats"))
         self._settle("temperature", _number("temperature", self.temperature, *_TEMPERATURES, "above 0"))
@@ -110,7 +110,6 @@ class Rules:
 
 
 _TEMPERATURES = (np.finfo(np.float64).tiny, np.finfo(np.float64).max)
-_MOST = 2**62
 
 
 def _number(name: str, value: Any, least: float, most: float, wanted: str) -> float:
@@ -123,8 +122,8 @@ def _share(name: str, value: Any) -> float:
     return _number(name, value, 0, 1, "from 0 to 1")
 
 
-def _whole(name: str, value: Any, least: int, wanted: str) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) <= _MOST:
+def _whole(name: str, value: Any, least: int, wanted: str, most: int = 2**62) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) <= most:
         raise UsageError(f"{flag(name)} {value!r}: give a whole number {wanted}")
     return int(value)
 
