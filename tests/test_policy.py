@@ -67,6 +67,11 @@ def test_adaptive_thresholds_are_those_of_flexmatch():
     np.testing.assert_allclose(found, [0.95, 0.95 / 3, 0.95 / 7, 0])
 
 
+def test_what_is_as_sure_as_the_class_learned_best_has_to_be_is_chosen():
+    sure = predictions(*((n, 0, 0.7) for n in range(3)))
+    assert policy.choose(sure, Policy(adaptive=0.7), 1).rows.tolist() == [0, 1, 2]
+
+
 def test_balanced_weights_and_repeats():
     labels = [0, 0, 0, 0, 1, 1, 2]
     table = predictions(*((n, label, 0.9) for n, label in enumerate(labels)))
@@ -83,12 +88,16 @@ def test_sharpened_scores():
     expected = [[0.25 / total, 0.09 / total, 0.04 / total], [1, 0, 0]]
     np.testing.assert_allclose(policy.sharpened(scores, 0.5), expected, rtol=1e-6)
     np.testing.assert_allclose(policy.sharpened(scores, 1), scores, rtol=1e-6)
+    odd = np.array([[0, 0, 0], [-1, 3, 1], [-1, -2, -3]], np.float32)
+    np.testing.assert_allclose(policy.sharpened(odd, 0.5), [[1 / 3] * 3, [0, 0.9, 0.1], [1 / 3] * 3], rtol=1e-6)
+    assert policy.sharpened(scores, 1e-300).tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
 def test_what_scores_say():
     scores = np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.2, NAN, 0.8], [1, 0, 0]], np.float32)
     found = policy.of_scores(np.arange(4, dtype=np.uint64), scores)
     assert found.label.tolist() == [0, 1, -1, 0]
+    assert policy.of_scores(np.zeros(1, np.uint64), np.float32([[-5, -2, -9]])).margin.tolist() == [3]
     np.testing.assert_allclose(found.confidence, [0.7, 0.5, NAN, 1], rtol=1e-6)
     np.testing.assert_allclose(found.margin, [0.5, 0.25, NAN, 1], rtol=1e-6)
     entropy = [-(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1)), 1.5 * np.log(2), NAN, 0]

@@ -159,6 +159,13 @@ def test_mixed_with_labelled_images_at_a_ratio(labelled, pixels):
 
 WRONG = {
     "an option that is none": ({"min_confidenze": 1}, "unexpected keyword argument 'min_confidenze'"),
+    "a scale that is none": ({"scale": "unti"}, "scale 'unti': use raw, unit, symmetric, caffe, torch"),
+    "a batch of none": ({"batch_size": 0}, "batch_size 0: give a whole number from 1 on"),
+    "a batch in text": ({"batch_size": "32"}, "batch_size '32': give a whole number from 1 on"),
+    "no seed": ({"shuffle": True}, "shuffle True: give a seed, a whole number from 0 on"),
+    "a size in text": ({"image_size": "8x8"}, "image_size '8x8': give (height, width)"),
+    "a size of none": ({"image_size": (8, 0)}, "image_size (8, 0): give (height, width)"),
+    "text for a number": ({"min_confidence": "0.9"}, "--min-confidence '0.9': give a number from 0 to 1"),
     "a part": ({"part": "test"}, "part 'test': use train or validation"),
     "nothing for validation": ({"part": "validation"}, "none of the 400 selected is for validation"),
     "nothing chosen": ({"min_margin": 1}, "nothing is selected"),
@@ -199,3 +206,17 @@ def test_sets_that_do_not_fit_are_told(labelled):
         tfzip.mix(wide, pseudo)
     with pytest.raises(UsageError, match="share 0: give a number above 0, at most 1"):
         tfzip.mix(wide, pseudo, 0)
+    with pytest.raises(UsageError, match=r"share '0\.5': give a number above 0, at most 1"):
+        tfzip.mix(wide, pseudo, "0.5")
+    with pytest.raises(UsageError, match="the pseudo-labels come in batches: batch what is mixed instead"):
+        tfzip.mix(wide, labelled.pseudo_labels(batch_size=8))
+    with pytest.raises(UsageError, match="the labelled dataset is empty"):
+        tfzip.mix(wide.take(0), pseudo)
+
+
+def test_labels_of_any_type_are_mixed_with_soft_ones(labelled):
+    soft = labelled.pseudo_labels(soft=True)
+    for dtype in (np.uint8, np.int16, np.float32):
+        known = tf.data.Dataset.from_tensors((np.zeros((8, 8, 1)), dtype(3)))
+        _, labels, _ = next(iter(tfzip.mix(known, soft, 1e-9, seed=1).as_numpy_iterator()))
+        assert labels.tolist() == np.eye(10)[3].tolist()

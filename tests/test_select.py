@@ -1,6 +1,7 @@
 """`tfzip select`: the records that rules choose, as a training set in the same format."""
 
 import importlib.resources
+import itertools
 import json
 import os
 import re
@@ -8,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 
+import forged
 import jsonschema
 import killed
 import numpy as np
@@ -18,6 +21,7 @@ import tensorflow as tf
 import tfzip
 from tfzip import cli, selection
 from tfzip.errors import CorruptError, OutputExistsError, UsageError
+from tfzip.layout import Layout
 from tfzip.read import Export
 
 
@@ -196,6 +200,14 @@ def test_calibrated_scores_are_less_sure_where_the_model_is_too_sure(labelled, t
     np.testing.assert_allclose(record.target.confidence, (powers / powers.sum()).max(), rtol=1e-4)
 
 
+def test_a_temperature_of_a_sample_is_about_that_of_all(labelled, monkeypatch):
+    of_all = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    monkeypatch.setattr(selection, "FITTED", 300)
+    of_some = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    assert of_some != of_all
+    assert 0.7 < of_some / of_all < 1.4
+
+
 WRONG = {
     "a confidence above one": ({"min_confidence": 1.5}, "--min-confidence 1.5: give a number from 0 to 1"),
     "a confidence below zero": ({"min_confidence": {"3": -0.1}}, "--min-confidence -0.1: give a number from 0 to 1"),
@@ -213,6 +225,7 @@ WRONG = {
     "nothing chosen": ({"min_margin": 1}, "nothing is selected of 400 predictions, the surest has a confidence of"),
     "an option that is none": ({"min_confidenze": 1}, "unexpected keyword argument 'min_confidenze'"),
     "one path for a list": ({"others": "a"}, "--with a: give a list of exports"),
+    "validation of none": ({"validation": 1e-9}, "none of the 400 that are selected are for validation"),
     "validation of all": ({"validation": 1}, "all 400 that are selected are for validation"),
 }
 
@@ -225,6 +238,150 @@ def test_what_cannot_be_asked_is_told_in_a_line(labelled, tmp_path, case):
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+ODD = {
+    "text for a number": ({"min_confidence": "0.9"}, "--min-confidence '0.9': give a number from 0 to 1"),
+    "nothing for a number": ({"min_margin": None}, "--min-margin None: give a number from 0 to 1"),
+    "truth for a number": ({"per_class": True}, "--per-class True: give a whole number from 1 on"),
+    "text of a class": ({"min_confidence": {3: "1"}}, "--min-confidence '1': give a number from 0 to 1"),
+    "endless": ({"limit": float("inf")}, "--limit inf: give a whole number from 1 on"),
+    "beyond all": ({"per_class": 10**30}, f"--per-class {10**30}: give a whole number from 1 on"),
+    "a seed": ({"seed": "1"}, "--seed '1': give a whole number from 0 on"),
+    "text for a switch": ({"balance": "no"}, "--balance 'no': it is True or False"),
+    "no others": ({"others": None}, "--with None: give a list of exports"),
+    "others of numbers": ({"others": [5]}, "--with 5: give exports, or their paths"),
+    "a name that is long": ({"min_confidence": {"9" * 5000: 0.5}}, "has no class '999"),
+    "two of a class": ({"min_confidence": {"3": 0.5, 3: 0.6}}, "0.5 and 0.6 are both for the class 3"),
+    "a way to lie on disk": ({"layout": "deep"}, "--layout 'deep'"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_arguments_are_told_in_a_line(labelled, tmp_path, case):
+    asked, said = ODD[case]
+    with pytest.raises(UsageError) as raised:
+        tfzip.select(labelled, tmp_path / "out", **asked)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers_of_numpy_are_numbers(labelled, tmp_path):
+    asked = {
+        "min_confidence": {np.int64(3): np.float32(0.75), "*": np.float64(0.5)}, "per_class": np.int32(9),
+        "seed": np.uint64(4), "balance": np.True_, "max_entropy": np.float32(1), "limit": np.int64(50),
+    }  # fmt: skip
+    chosen = tfzip.select(labelled, tmp_path / "out", **asked)
+    assert chosen.manifest["selection"]["rules"]["min_confidence"] == {"3": 0.75, "*": 0.5}
+    assert max(np.bincount(chosen.metadata["label"])) == 9
+
+
+def test_one_export_is_no_list_of_them(labelled, tmp_path):
+    with pytest.raises(UsageError, match="give a list of exports"):
+        tfzip.select(labelled, tmp_path / "out", others=labelled)
+
+
+def test_nothing_is_written_over_what_it_is_selected_from(labelled, tmp_path):
+    shutil.copytree(labelled.path, tmp_path / "copy")
+    before = killed.contents(tmp_path / "copy")
+    with Export(tmp_path / "copy") as export:
+        (tmp_path / "link").symlink_to(tmp_path / "copy")
+        for out in ("copy", "link"):
+            with pytest.raises(UsageError, match="that is what is selected from"):
+                tfzip.select(export, tmp_path / out, limit=3, overwrite=True)
+        with pytest.raises(OutputExistsError, match="which is no split of this"):
+            tfzip.select(labelled, tmp_path / "copy", validation=0.5)
+    assert killed.contents(tmp_path / "copy") == before
+
+
+# Odd and hostile exports.
+
+
+def forged_export(folder, **changes):
+    forged.make_export(folder, **changes.pop("options", {}))
+    forged.rebuilt(folder, **changes)
+    return tfzip.open(folder)
+
+
+def test_a_label_beyond_the_classes_is_damage(tmp_path):
+    export = forged_export(tmp_path / "export", label=forged.put(1, 7))
+    with pytest.raises(CorruptError, match="the index holds the label 7, of 3 classes"):
+        tfzip.select(export, tmp_path / "out")
+
+
+def test_an_index_or_a_record_that_lacks_scores_is_damage(tmp_path):
+    export = forged_export(tmp_path / "export", scores=None)
+    with pytest.raises(CorruptError, match=r"the index lacks columns/scores\.npy"):
+        tfzip.select(export, tmp_path / "out")
+    many = forged.manifest(lambda told: told["features"]["prediction/scores"].update(shape=[200]))
+    export = forged_export(tmp_path / "many", scores=None, manifest=many)
+    with pytest.raises(CorruptError, match="record 0: it has 3 scores, of 200 classes"):
+        tfzip.select(export, tmp_path / "out", soft=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path):
+    names = forged.manifest(lambda told: told["labels"].update(names=["\ud800", "bee", "cat"]))
+    with pytest.raises(CorruptError, match=r"labels\.names\.0 cannot be"):
+        forged_export(tmp_path / "export", manifest=names)
+
+
+def test_a_truth_beyond_the_classes_is_none(tmp_path):
+    export = forged_export(tmp_path / "export", truth=forged.put(1, 7))
+    assert tfzip.select(export, tmp_path / "out", use_truth=True)[1].target.label == export[1].prediction.label
+
+
+def test_scores_that_are_no_probabilities_give_no_nan(tmp_path):
+    odd = [[np.nan, 0, 1], [-3, -2, -9], [0, 0, 0], [np.inf, 0, 0], [1e-45, 3e38, 7], [0.9, 0.9, 0.2], [0.1, 0, 0]]
+    scores = forged.column(lambda _: np.array(odd, np.float32))
+    export = forged_export(tmp_path / "export", scores=scores, truth=forged.column(lambda a: a * 0 + 1))
+    for asked in [{"temperature": 1e-300}, {"temperature": 1e300}, {"calibrate": True}, {"use_truth": True}]:
+        rules = selection.Rules(soft=True, **asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            chosen = selection.select_rows(export, rules)
+            soft = chosen.scores(chosen.choice.rows)
+        finite = np.isfinite(odd).all(axis=1)[chosen.choice.rows] | rules.use_truth
+        assert np.isfinite(soft[finite]).all()
+        if not rules.use_truth:
+            np.testing.assert_allclose(soft[finite].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_classes_of_one_name_and_names_that_are_numbers(tmp_path):
+    export = forged_export(tmp_path / "export", **forged.renamed(forged.make_export(tmp_path / "a"), ["2", "bee", "2"]))
+    found = {}
+    for name in ("2", 2, 0):
+        found[name] = set(selection.select_rows(export, selection.Rules(min_confidence={name: 1.0})).label.tolist())
+    assert found == {"2": {1}, 2: {0, 1}, 0: {1, 2}}
+    chosen = tfzip.select(export, tmp_path / "out")
+    assert [record.target.text for record in chosen.records()] == [
+        export.labels[record.target.label] for record in chosen.records()
+    ]
+
+
+def test_labels_given_without_scores_are_told(tmp_path):
+    triples = [(label, f"{label}.png", np.zeros((2, 2, 3), np.uint8)) for label in (0, 1, 2)]
+    export = tfzip.write(iter(triples), str(tmp_path / "export"), quiet=True)
+    with pytest.raises(UsageError, match="holds labels without the scores of each class"):
+        tfzip.select(export, tmp_path / "out")
+
+
+def test_of_two_classes(tmp_path):
+    rng = np.random.default_rng(1)
+    triples = [(score, f"{n}.png", np.zeros((2, 2, 3), np.uint8)) for n, score in enumerate(rng.random(20))]
+    export = tfzip.write(iter(triples), str(tmp_path / "export"), quiet=True, task="binary", scores="probabilities")
+    chosen = tfzip.select(export, tmp_path / "out", per_class=3, balance=True, soft=True, temperature=0.5)
+    assert np.bincount([record.target.label for record in chosen.records()]).tolist() == [3, 3]
+    assert {record.target.scores.shape for record in chosen.records()} == {(2,)}
+
+
+def test_large_images_make_no_larger_shards_than_asked(tmp_path):
+    rng = np.random.default_rng(2)
+    noise = [rng.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(30)]
+    triples = [(np.float32([0.9, 0.1]), f"{n}.png", image) for n, image in enumerate(noise)]
+    export = tfzip.write(iter(triples), str(tmp_path / "export"), quiet=True, labels=["a", "b"])
+    chosen = tfzip.select(export, tmp_path / "out", shard_size="20KB")
+    assert max(shard["bytes"] for shard in chosen.manifest["shards"]) < 22_000
 
 
 def test_exports_that_do_not_fit_are_told(labelled, wide, digits, digits_files, tmp_path):
@@ -287,6 +444,46 @@ def test_selected_again_what_was_said_before_is_gone(labelled, tmp_path):
     assert "image/class/scores" not in again.features
     assert "image/class/scores" not in example(again, 0)
     assert all(record.target.scores is None for record in again.records())
+
+
+# Killed, and two at once.
+
+ASKED = {"min_confidence": 0.8, "soft": True, "limit": 40, "shard_records": 30}
+
+
+def select_dying(path, out, asked, dies_at):
+    """In a process of its own: select, and die before the so manieth change to files."""
+    killed.die_at(dies_at)
+    tfzip.select(tfzip.open(path), out, **asked)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("more", [{}, {"validation": 0.3}, {"validation": 0.3, "layout": "tfx"}])
+def test_killed_anywhere_the_same_command_gives_the_same(labelled, tmp_path, more, step):
+    asked = ASKED | more
+    tfzip.select(labelled, tmp_path / "whole", **asked)
+    expected, codes = killed.contents(tmp_path / "whole"), []
+    for operation in itertools.count(step // 2, step):
+        out = tmp_path / str(operation)
+        process = killed.METHOD.Process(target=select_dying, args=(labelled.path, str(out), asked, operation))
+        process.start()
+        process.join(60)
+        codes.append(process.exitcode)
+        if codes[-1] == 0:
+            break
+        if killed.contents(out) != expected:
+            tfzip.select(labelled, out, **asked)
+        assert killed.contents(out) == expected, f"killed before change {operation}"
+    assert set(codes) == {0, -signal.SIGKILL}
+
+
+def test_two_at_once_do_not_meet(labelled, tmp_path):
+    out = tmp_path / "out"
+    told = pytest.raises(OutputExistsError, match=f"process {os.getpid()} on .* is writing there")
+    with Layout(str(out), "flat", "images", "train", "gzip").claimed(), told:
+        tfzip.select(labelled, out)
+    tfzip.select(labelled, out)
 
 
 # The command.

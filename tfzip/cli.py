@@ -19,9 +19,9 @@ from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
-from tfzip.select import SHAPE
+from tfzip.select import SHAPE, settled
 from tfzip.select import write as write_selection
-from tfzip.selection import OTHERS, Rules, select_rows
+from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
 _GO_ON = "; the same command goes on after what is finished"
@@ -141,6 +141,7 @@ def _select(parsed: argparse.Namespace) -> None:
     asked = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Rules)}
     with tfzip.open(parsed.source, parsed.source_split) as export:
         rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
+        settled(export, **shape)
         chosen = select_rows(export, rules)
         print(terminal.selected(export, chosen))
         if parsed.dry_run:
@@ -449,7 +450,12 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         help="an export of the same images by another model, joined by filename; repeatable",
     )  # fmt: skip
     add(group, "combine", "several exports: mean (of scores), or agree (what all call the same)", metavar="HOW")
-    switch(group, "calibrate", "fit a temperature to the scores where the truth is known, before all else")
+    switch(
+        group,
+        "calibrate",
+        "fit a temperature to the scores where the truth is known (of a sample, if more "
+        f"than {FITTED}), before all else",
+    )
 
     group = parser.add_argument_group("as what")
     switch(group, "use_truth", "the truth is the label where it is known, and is sure")

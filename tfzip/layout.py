@@ -62,6 +62,11 @@ class Layout:
         return storage.join(self._work, "items.npz")
 
     @property
+    def index(self) -> str:
+        """The index of what is finished."""
+        return storage.join(self._home, INDEX)
+
+    @property
     def work_index(self) -> str:
         """The index while it is written."""
         return storage.join(self._work, INDEX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 from tfzip.errors import UsageError
@@ -28,12 +29,16 @@ def mix(
     """
     import tensorflow as tf
 
-    if not 0 < share <= 1:
-        raise UsageError(f"share {share}: give a number above 0, at most 1")
+    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 < share <= 1:
+        raise UsageError(f"share {share!r}: give a number above 0, at most 1")
     image, label, weight = pseudo.element_spec
+    if weight.shape.rank:
+        raise UsageError("the pseudo-labels come in batches: batch what is mixed instead")
+    if int(labelled.cardinality()) == 0:
+        raise UsageError("the labelled dataset is empty")
 
     def as_pseudo(picture: tf.Tensor, truth: tf.Tensor, counts: tf.Tensor | float = 1.0) -> tuple[tf.Tensor, ...]:
-        made = tf.one_hot(truth, label.shape[0]) if label.shape.rank else truth
+        made = tf.one_hot(tf.cast(truth, tf.int64), label.shape[0]) if label.shape.rank else truth
         return tf.cast(picture, image.dtype), tf.cast(made, label.dtype), tf.cast(counts, weight.dtype)
 
     known = labelled.map(as_pseudo, tf.data.AUTOTUNE)

@@ -117,7 +117,7 @@ def thresholds(least: float | Mapping[int, float], classes: int) -> npt.NDArray[
     return found
 
 
-def adaptive_thresholds(predictions: Predictions, most: float, classes: int) -> npt.NDArray[np.float64]:
+def adaptive_thresholds(predictions: Predictions, most: float, classes: int) -> npt.NDArray[np.float32]:
     """The confidence to ask of each class: less, the fewer predictions of it are as sure as `most`.
 
     B. Zhang et al., FlexMatch, NeurIPS 2021, equations 5, 7 and 11, with the convex mapping x / (2 - x): of a class
@@ -126,7 +126,7 @@ def adaptive_thresholds(predictions: Predictions, most: float, classes: int) -> 
     learned = np.bincount(predictions.label[predictions.confidence >= np.float32(most)], minlength=classes)
     unused = len(predictions.label) - learned.sum()
     status = learned / max(learned.max(initial=0), unused, 1)
-    return most * status / (2 - status)
+    return (most * status / (2 - status)).astype(np.float32)
 
 
 # How many.
@@ -198,7 +198,7 @@ def of_scores(key: npt.NDArray[np.uint64], scores: Floats) -> Predictions:
     rows = np.arange(len(scores))
     first = scores[rows, label].astype(np.float32)
     others = scores.copy()
-    others[rows, label] = -1
+    others[rows, label] = -np.inf
     margin = first - others.max(axis=1)
     logs = np.log(scores, out=np.zeros_like(scores), where=scores > 0)
     entropy = -np.einsum("nc,nc->n", scores, logs)
@@ -228,9 +228,12 @@ def agreed(several: Sequence[Predictions]) -> Predictions:
 def sharpened(scores: Floats, temperature: float) -> npt.NDArray[np.float32]:
     """Scores [N, C] to the power of 1 / temperature, which add up to one again; below 1 they become surer.
 
+    A score below 0 counts as 0; where all are, each class is as likely; NaN where they are not all finite.
+
     D. Berthelot et al., MixMatch, NeurIPS 2019, equation 7.
     """
-    with np.errstate(divide="ignore"):
-        logs = np.log(scores.astype(np.float64)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        logs = np.log(np.maximum(scores, 0, dtype=np.float64))
+        most = logs.max(axis=1, keepdims=True)
+        powers = np.exp(np.where(np.isneginf(most), 0, logs - most) / temperature)
+        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

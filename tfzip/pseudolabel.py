@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,14 @@ import tensorflow as tf
 
 from tfzip import bounds, decode, foreign, formats, policy, predict
 from tfzip.errors import UsageError
+from tfzip.options import SCALES
 from tfzip.read import Export
 from tfzip.selection import Rules, select_rows
 
 _SHUFFLED = 1 << 28  # bytes of images that a shuffle holds, about
 _FEWEST_SHUFFLED = 64
 _SIDE_BY_SIDE = 8  # shards that are read in turn when shuffled
+_SCALES = SCALES[1:]  # without auto
 _SIZED = "the export's model took images of any size; give image_size=(height, width)"
 
 
@@ -52,6 +55,7 @@ def pseudo_labels(
         asked = Rules(**rules)
     except TypeError as error:
         raise UsageError(f"pseudo_labels: {str(error).partition(') ')[2] or error}") from None
+    _check(image_size, scale, batch_size, shuffle)
     if part not in ("train", "validation"):
         raise UsageError(f"part {part!r}: use train or validation")
     if export.image_key not in export.features:
@@ -64,6 +68,23 @@ def pseudo_labels(
     labelled = made.map(_labeller(chosen))
     labelled = labelled.apply(tf.data.experimental.assert_cardinality(int(chosen.times.sum())))
     return (labelled if batch_size is None else labelled.batch(batch_size)).prefetch(tf.data.AUTOTUNE)
+
+
+def _check(size: Any, scale: Any, batch_size: Any, seed: Any) -> None:
+    if scale not in (None, *_SCALES):
+        raise UsageError(f"scale {scale!r}: use {', '.join(_SCALES)}")
+    if batch_size is not None and not _is_whole(batch_size, 1):
+        raise UsageError(f"batch_size {batch_size!r}: give a whole number from 1 on")
+    if seed is not None and not _is_whole(seed, 0):
+        raise UsageError(f"shuffle {seed!r}: give a seed, a whole number from 0 on")
+    if size is not None and not (
+        isinstance(size, (tuple, list)) and len(size) == 2 and all(_is_whole(n, 1) for n in size)
+    ):
+        raise UsageError(f"image_size {size!r}: give (height, width)")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and least <= int(value) < 2**31
 
 
 class _Chosen(NamedTuple):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfzip import index, record, run, schema, selection, storage
-from tfzip.errors import CorruptError, OutputError, OutputExistsError, UsageError
+from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
-from tfzip.options import Options
+from tfzip.options import MOST_SHARDS, Options
 from tfzip.read import Export
 from tfzip.read import open as open_export
 from tfzip.record import FeatureSpec, Shard
@@ -28,6 +28,7 @@ VALIDATION = "validation"
 """The split that holds what is for validation."""
 
 _BATCH = 256  # records between two looks at how large a shard has become
+_BATCH_BYTES = 1 << 24  # of them, about: of large images fewer
 SHAPE = ("name", "split", "layout", "shard_size", "shard_records", "compression", "overwrite")
 """The options that say how a training set lies on disk."""
 
@@ -61,34 +62,54 @@ def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:
 
 def write(export: Export, rules: Rules, chosen: Selection, out: str | os.PathLike[str], **shape: Any) -> Export:
     """Write what was selected; returns and raises what `select` does."""
-    facts = export.manifest
-    shape = {"name": facts["name"], "split": facts["split"], "compression": facts["compression"], **shape}
-    settings = Options(**shape)
-    parts = _parts(chosen, settings, os.fspath(out))
+    settings = settled(export, **shape)
+    parts = _parts(rules, chosen, settings, os.fspath(out))
+    exports = [export, *(other if isinstance(other, Export) else open_export(other) for other in rules.others)]
+    _check_apart(parts, exports)
+    facts = _facts(exports, rules, chosen)
+    overwrite = settings.overwrite or _is_half_done(parts, facts)
     for layout, _ in parts:
-        _check_free(layout, settings.overwrite)
+        layout.check_free(overwrite)
     for layout, places in parts:
+        part = _Part(export, rules, chosen, places, settings, layout, facts)
         with layout.claimed(), _told(layout):
-            _check_free(layout, settings.overwrite)
-            layout.clear()
-            _write_part(_Part(export, rules, chosen, places, settings, layout))
+            if not _was_stopped_late(part):
+                _check_free(layout, overwrite)
+                layout.clear()
+                _write_part(part)
     return open_export(parts[-1][0].out, settings.split)
 
 
-def _parts(chosen: Selection, settings: Options, out: str) -> list[tuple[Layout, selection.Rows]]:
+def settled(export: Export, **shape: Any) -> Options:
+    """How a training set lies on disk, checked; what is not given stays as it is in the export."""
+    given = {name: value for name, value in shape.items() if value is not None}
+    return Options(**{name: export.manifest[name] for name in ("name", "split", "compression")} | given)
+
+
+def _parts(rules: Rules, chosen: Selection, settings: Options, out: str) -> list[tuple[Layout, selection.Rows]]:
     """The folders to write, and which of the chosen go to each; what is for training comes last."""
     held, split = chosen.choice.validation, settings.split
     if not out:
         raise UsageError("--out is empty; give a folder")
-    if not held.any():
+    if not rules.validation:
         return [(_layout(settings, out, split), np.arange(len(held)))]
-    if held.all():
-        raise UsageError(f"all {len(held)} that are selected are for validation; give a smaller --validation")
+    if held.all() or not held.any():
+        how, better = ("all", "smaller") if held.any() else ("none of the", "larger")
+        raise UsageError(f"{how} {len(held)} that are selected are for validation; give a {better} --validation")
     if split == VALIDATION:
         raise UsageError(f"--split {split} and --validation: give the split for training another name")
     wanted = {VALIDATION: np.flatnonzero(held), split: np.flatnonzero(~held)}
-    folders = {name: out if settings.layout == "tfx" else storage.join(out, name) for name in wanted}
+    folders = _folders(settings.layout, out, list(wanted))
     return [(_layout(settings, folders[name], name), places) for name, places in wanted.items()]
+
+
+def _folders(layout: str, out: str, splits: Sequence[str]) -> dict[str, str]:
+    """Where each of two splits goes; OutputExistsError if anything else is there."""
+    if layout == "tfx":  # which holds splits, and nothing beside them, by itself
+        return dict.fromkeys(splits, out)
+    if other := [name for name in storage.listdir(out) if name not in splits]:
+        raise OutputExistsError(f"{out} holds {other[0]}, which is no split of this; give another folder")
+    return {name: storage.join(out, name) for name in splits}
 
 
 def _layout(settings: Options, folder: str, split: str) -> Layout:
@@ -101,17 +122,68 @@ def _check_free(layout: Layout, overwrite: bool) -> None:
         raise OutputExistsError(f"{layout.out} holds an unfinished export; give another folder, or --overwrite it")
 
 
+def _check_apart(parts: Sequence[tuple[Layout, selection.Rows]], exports: Sequence[Export]) -> None:
+    """Nothing may be written in place of what is read."""
+    read = {os.path.realpath(export._index.path) for export in exports}
+    for layout, _ in parts:
+        if os.path.realpath(layout.index) in read:
+            raise UsageError(f"--out {layout.out}: that is what is selected from; give another folder")
+
+
+def _is_half_done(parts: Sequence[tuple[Layout, selection.Rows]], facts: Mapping[str, Any]) -> bool:
+    """Whether this very selection was stopped after the first of its two splits: that is written again then."""
+    *before, (last, _) = parts
+    if storage.exists(last.index) and not last.is_published:
+        return False
+    try:
+        done = [index.Index(layout.index).manifest for layout, _ in before if storage.exists(layout.index)]
+    except CorruptError:
+        return False
+    return any(manifest.get("selection") == _plain(facts) for manifest in done)
+
+
+def _was_stopped_late(part: _Part) -> bool:
+    """Whether this selection was stopped when all was written but not all was in its place; that is done now."""
+    layout = part.layout
+    if layout.is_published:
+        is_this = _plan_at(layout.published_plan) == part.plan
+        layout.tidy_up()
+        return is_this
+    if not layout.is_unfinished or _plan_at(layout.work_plan) != part.plan:
+        return False
+    try:
+        shards = index.Index(layout.work_index).manifest["shards"]
+    except CorruptError:  # as a loss of power may leave it
+        return False
+    if not storage.exists(layout.work_run):
+        run.write(layout.work_run, time.time(), len(part.places))
+    layout.publish([shard["file"] for shard in shards])
+    return True
+
+
+def _plan_at(path: str) -> Any:
+    """The plan of what is not finished, whatever it was; None if it cannot be read."""
+    try:
+        with storage.open(path, "r") as file:
+            return json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _plain(facts: Mapping[str, Any]) -> Any:
+    """Facts as JSON gives them back."""
+    return json.loads(json.dumps(facts))
+
+
 @contextlib.contextmanager
 def _told(layout: Layout) -> Iterator[None]:
-    """What the disk refuses meanwhile becomes an OutputError; nothing is left of it."""
+    """What the disk refuses meanwhile becomes an OutputError."""
     try:
         yield
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            layout.clear()
-        if isinstance(error, OSError) and not isinstance(error, CorruptError):
-            raise OutputError(f"{layout.out} can no longer be written: {error.strerror or error}") from error
+    except TfzipError:
         raise
+    except OSError as error:
+        raise OutputError(f"{layout.out} can no longer be written: {error.strerror or error}") from error
 
 
 class _Part(NamedTuple):
@@ -123,6 +195,13 @@ class _Part(NamedTuple):
     places: selection.Rows
     settings: Options
     layout: Layout
+    facts: Mapping[str, Any]
+
+    @property
+    def plan(self) -> Any:
+        """All that it is told by: the rules, the exports, and how it is to lie on disk."""
+        shape = {name: str(getattr(self.settings, name)) for name in SHAPE if name != "overwrite"}
+        return _plain({"selection": self.facts, "shape": shape, "tfzip_version": __version__})
 
     @property
     def features(self) -> dict[str, FeatureSpec]:
@@ -147,7 +226,7 @@ def _write_part(part: _Part) -> None:
     rows = [layout.work_rows(number) for number in range(len(shards))]
     index.write_index(layout.work_index, facts, labels, described, rows, [])
     run.write(layout.work_run, started, len(part.places))
-    storage.write_whole(layout.work_plan, json.dumps(facts["selection"]).encode())
+    storage.write_whole(layout.work_plan, json.dumps(part.plan).encode())  # from here on it can only be finished
     layout.publish([shard.file for shard in shards])
 
 
@@ -158,6 +237,8 @@ def _shards(part: _Part) -> list[ShardWriter]:
     batches = _batches(part)
     batch = next(batches, None)
     while batch is not None:
+        if len(made) == MOST_SHARDS:
+            raise UsageError(f"more than {MOST_SHARDS} shards: give a larger --shard-size or --shard-records")
         with ShardWriter(layout.work_shard(len(made)), settings.compression) as writer:
             texts: list[tuple[bytes, bytes, bytes]] = []
             size = 0
@@ -186,7 +267,10 @@ def _fits(records: int, size: int, batch: _Batch, settings: Options) -> bool:
 
 def _batches(part: _Part) -> Iterator[_Batch]:
     """The records to write, in order."""
-    size = min(_BATCH, part.settings.shard_records)
+    told = part.export.manifest["shards"]
+    usual = sum(shard["bytes"] for shard in told) // max(len(part.export), 1) + 1
+    most = min(_BATCH_BYTES, part.settings.shard_bytes) // usual
+    size = max(1, min(_BATCH, most, part.settings.shard_records))
     for begin in range(0, len(part.places), size):
         yield _batch(part, part.places[begin : begin + size])
 
@@ -266,21 +350,19 @@ def _manifest(part: _Part, shards: Sequence[Shard]) -> dict[str, Any]:
         "limit": None,
         "features": {k: {"dtype": s.dtype, "shape": list(s.shape)} for k, s in sorted(part.features.items())},
         "shards": [shard._asdict() for shard in shards],
-        "selection": _facts(part),
+        "selection": part.facts,
     }
 
 
-def _facts(part: _Part) -> dict[str, Any]:
+def _facts(exports: Sequence[Export], rules: Rules, chosen: Selection) -> dict[str, Any]:
     """The rules, and the exports that they were applied to."""
-    rules = part.rules
-    exports = [part.export, *(o if isinstance(o, Export) else open_export(o) for o in rules.others)]
     fields = {f.name: getattr(rules, f.name) for f in dataclasses.fields(Rules) if f.name != "others"}
     if isinstance(fields["min_confidence"], Mapping):
         fields["min_confidence"] = {str(name): value for name, value in fields["min_confidence"].items()}
     return {
         "rules": fields,
-        "from": [_origin(export) for export in exports],
-        "calibration": part.chosen.temperature if rules.calibrate else None,
+        "from": [_origin(each) for each in exports],
+        "calibration": chosen.temperature if rules.calibrate else None,
     }
 
 

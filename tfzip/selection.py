@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import calibration, policy, record
-from tfzip.errors import UsageError
+from tfzip.errors import CorruptError, UsageError
 from tfzip.matching import matched
 from tfzip.options import flag
 from tfzip.policy import Choice, Policy, Predictions
@@ -25,7 +27,11 @@ COMBINE = ("mean", "agree")
 OTHERS = "*"
 """Among the confidences of single classes: that of all others."""
 
+_LABEL = re.compile("[0-9]{1,18}")
 _CHUNK = 1 << 22  # scores in memory at a time
+FITTED = 100_000
+"""Rows that a temperature is fitted to at most: all others would change it by some thousandths."""
+_FITTED_SCORES = 1 << 25  # of these rows together
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -56,27 +62,45 @@ class Rules:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_numbers()
+        self._settle_numbers()
+        self._settle_others()
+        for name in ("balance", "use_truth", "soft", "calibrate"):
+            self._settle(name, _switch(name, getattr(self, name)))
+        if self.combine not in COMBINE:
+            raise UsageError(f"--combine {self.combine}: give {' or '.join(COMBINE)}")
         self._check_combinations()
 
-    def _check_numbers(self) -> None:
+    def _settle(self, name: str, value: Any) -> None:
+        """Keep what was given as a plain value, which the manifest can hold."""
+        object.__setattr__(self, name, value)
+
+    def _settle_numbers(self) -> None:
         least = self.min_confidence
-        for value in least.values() if isinstance(least, Mapping) else [least]:
-            _check("min_confidence", value, 0 <= value <= 1, "a number from 0 to 1")
-        for name in ("adaptive", "min_margin", "validation"):
-            value = getattr(self, name)
-            _check(name, value, value is None or 0 <= value <= 1, "a number from 0 to 1")
+        if isinstance(least, Mapping):
+            self._settle("min_confidence", {name: _share("min_confidence", value) for name, value in least.items()})
+        else:
+            self._settle("min_confidence", _share("min_confidence", least))
+        for name in ("min_margin", "validation", "adaptive"):
+            if name != "adaptive" or self.adaptive is not None:
+                self._settle(name, _share(name, getattr(self, name)))
         for name in ("per_class", "limit"):
-            value = getattr(self, name)
-            _check(name, value, value is None or (value == int(value) and value > 0), "a whole number from 1 on")
-        most = self.max_entropy
-        _check("max_entropy", most, most is None or most >= 0, "a number from 0 on, in nats")
-        _check("temperature", self.temperature, 0 < self.temperature < math.inf, "a number above 0")
-        _check("combine", self.combine, self.combine in COMBINE, " or ".join(COMBINE))
+            if getattr(self, name) is not None:
+                self._settle(name, _whole(name, getattr(self, name), 1, "from 1 on"))
+        self._settle("seed", _whole("seed", self.seed, 0, "from 0 on", 2**128))
+        if self.max_entropy is not None:
+            self._settle("max_entropy", _number("max_entropy", self.max_entropy, 0, math.inf, "from 0 on, in nats"))
+        self._settle("temperature", _number("temperature", self.temperature, *_TEMPERATURES, "above 0"))
+
+    def _settle_others(self) -> None:
+        others: Any = self.others
+        if isinstance(others, (str, os.PathLike, Export)) or not isinstance(others, Iterable):
+            raise UsageError(f"--with {others}: give a list of exports")
+        self._settle("others", tuple(others))
+        for other in self.others:
+            if not isinstance(other, (str, os.PathLike, Export)):
+                raise UsageError(f"--with {other!r}: give exports, or their paths")
 
     def _check_combinations(self) -> None:
-        if isinstance(self.others, (str, os.PathLike)):
-            raise UsageError(f"--with {self.others}: give a list of exports")
         if self.temperature != 1 and not self.soft:
             raise UsageError("--temperature has no effect without --soft")
         if self.combine != "mean" and not self.others:
@@ -85,9 +109,29 @@ class Rules:
             raise UsageError("--calibrate and --combine agree: give one of them; it is the mean that can be calibrated")
 
 
-def _check(name: str, value: Any, is_right: bool, wanted: str) -> None:
-    if not is_right:
-        raise UsageError(f"{flag(name)} {value}: give {wanted}")
+_TEMPERATURES = (np.finfo(np.float64).tiny, np.finfo(np.float64).max)
+
+
+def _number(name: str, value: Any, least: float, most: float, wanted: str) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)) or not least <= float(value) <= most:
+        raise UsageError(f"{flag(name)} {value!r}: give a number {wanted}")
+    return float(value)
+
+
+def _share(name: str, value: Any) -> float:
+    return _number(name, value, 0, 1, "from 0 to 1")
+
+
+def _whole(name: str, value: Any, least: int, wanted: str, most: int = 2**62) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= int(value) <= most:
+        raise UsageError(f"{flag(name)} {value!r}: give a whole number {wanted}")
+    return int(value)
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(f"{flag(name)} {value!r}: it is True or False")
+    return bool(value)
 
 
 class Selection(NamedTuple):
@@ -161,8 +205,12 @@ def _classes(export: Export) -> int:
     task = export.manifest["task"]
     if task not in ("multiclass", "binary"):
         raise UsageError(f"{export.path}: the task is {task}; only multiclass and binary predictions can be selected")
-    (classes,) = export.features[record.SCORES].shape
-    return int(classes or 0)
+    shape = export.features[record.SCORES].shape if record.SCORES in export.features else ()
+    if len(shape) != 1 or not shape[0]:
+        raise UsageError(f"{export.path} holds labels without the scores of each class, which select needs")
+    if shape[0] <= record.INDEXED_SCORES and "scores" not in export._index.column_names:
+        raise CorruptError(f"{export.path}: the index lacks columns/scores.npy")
+    return int(shape[0])
 
 
 def _policy(export: Export, rules: Rules, classes: int) -> Policy:
@@ -175,19 +223,24 @@ def _confidences(export: Export, asked: float | Mapping[str | int, float], class
     """The least confidence of every class, by label."""
     if not isinstance(asked, Mapping):
         return asked
-    named = {_label(export, name, classes): value for name, value in asked.items() if name != OTHERS}
-    return {**dict.fromkeys(range(classes), asked.get(OTHERS, 0.0)), **named}
+    least: dict[int, float] = {}
+    for name, value in asked.items():
+        for label in _labels(export, name, classes) if name != OTHERS else ():
+            if least.setdefault(label, value) != value:
+                raise UsageError(f"--min-confidence: {least[label]} and {value} are both for the class {label}")
+    return {**dict.fromkeys(range(classes), asked.get(OTHERS, 0.0)), **least}
 
 
-def _label(export: Export, name: str | int, classes: int) -> int:
-    """The label of a class given by name or label."""
-    if name in export.labels:
-        return export.labels.index(str(name))
-    if str(name).isdecimal() and int(name) < classes:
-        return int(name)
-    known = export.labels[:5] or [f"0 to {classes - 1}"]
-    more = ", ..." if len(export.labels) > len(known) else ""
-    raise UsageError(f"--min-confidence: {export.path} has no class {name!r}; it has {', '.join(known)}{more}")
+def _labels(export: Export, name: str | int, classes: int) -> list[int]:
+    """The labels of a class given by name, which several may have, or by label."""
+    known = export.labels[:classes]
+    if named := [label for label, each in enumerate(known) if each == name]:
+        return named
+    if _LABEL.fullmatch(str(name)) and int(name) < classes:
+        return [int(name)]
+    shown = known[:5] or [f"0 to {classes - 1}"]
+    more = ", ..." if len(known) > len(shown) else ""
+    raise UsageError(f"--min-confidence: {export.path} has no class {name!r}; it has {', '.join(shown)}{more}")
 
 
 def _with_truth(predictions: Predictions, truth: npt.NDArray[Any]) -> Predictions:
@@ -227,13 +280,19 @@ class _Said:
         """One row for each of `rows`."""
         if temperature == 1 and (len(self._exports) == 1 or combine == "agree"):
             return policy.agreed([_columns(*each) for each in zip(self._exports, self._at, strict=True)])
-        key = self._exports[0]._index.hashes()[self.rows]
+        key = self._keys()
         parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in self._chunks()]
         return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def _keys(self) -> npt.NDArray[np.uint64]:
+        return self._exports[0]._index.hashes()[self.rows]
+
     def fitted_temperature(self) -> float:
-        """The temperature that fits what is said to the truth."""
+        """The temperature that fits what is said to the truth; of more than FITTED rows a sample, drawn by filename."""
         known = np.flatnonzero(self.truth >= 0)
+        most = min(FITTED, max(1, _FITTED_SCORES // self._classes))
+        if len(known) > most:
+            known = np.sort(known[np.argpartition(self._keys()[known], most)[:most]])
         scores = self.scores(known, 1.0)
         finite = np.isfinite(scores).all(axis=1)
         if not finite.any():
@@ -258,16 +317,23 @@ def _check_same_classes(export: Export, other: Export) -> None:
 
 
 def _columns(export: Export, rows: Rows) -> Predictions:
-    columns = (export.metadata[name][rows] for name in ("label", "confidence", "margin", "entropy"))
-    return Predictions(export._index.hashes()[rows], *columns)
+    label, *spread = (export.metadata[name][rows] for name in ("label", "confidence", "margin", "entropy"))
+    if len(label) and label.max() >= _classes(export):
+        raise CorruptError(f"{export.path}: the index holds the label {label.max()}, of {_classes(export)} classes")
+    return Predictions(export._index.hashes()[rows], label, *spread)
 
 
 def _scores(export: Export, rows: Rows) -> Scores:
     """The scores of some rows: from the index where they are there, else from the records."""
     if "scores" in export._index.column_names:
         return np.asarray(export._index.column("scores")[rows])
-    order = np.argsort(rows)
-    found = np.empty((len(rows), _classes(export)), np.float32)
+    order, classes = np.argsort(rows), _classes(export)
+    found = np.empty((len(rows), classes), np.float32)
     for place, serialized in zip(order, export.serialized_rows(rows[order].tolist()), strict=True):
-        found[place] = record.example_of(serialized).features.feature[record.SCORES].float_list.value
+        scores = record.example_of(serialized).features.feature[record.SCORES].float_list.value
+        if len(scores) != classes:
+            raise CorruptError(
+                f"{export.path}, record {rows[place]}: it has {len(scores)} scores, of {classes} classes"
+            )
+        found[place] = scores
     return found
