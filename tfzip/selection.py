@@ -173,13 +173,21 @@ def select_rows(export: Export, rules: Rules) -> Selection:
     chosen, at = predictions.of(choice.rows), np.full(len(export), -1)
     at[said.rows] = np.arange(len(said.rows))
 
-    def scores(rows: Rows) -> Scores:
-        soft = said.scores(at[rows], temperature)
+    def soft(rows: Rows) -> Scores:
+        found = said.scores(at[rows], temperature)
         if rules.temperature != 1:
-            soft = policy.sharpened(soft, rules.temperature)
-        known = truth[at[rows]] if rules.use_truth else np.full(len(rows), UNKNOWN)
-        soft[known >= 0] = np.eye(classes, dtype=np.float32)[known[known >= 0]]
-        return soft
+            found = policy.sharpened(found, rules.temperature)
+        if rules.use_truth:
+            known = np.flatnonzero(truth[at[rows]] >= 0)
+            found[known] = 0
+            found[known, truth[at[rows[known]]]] = 1
+        return found
+
+    def scores(rows: Rows) -> Scores:
+        found = np.empty((len(rows), classes), np.float32)
+        for part in _chunks(len(rows), classes):
+            found[part] = soft(rows[part])
+        return found
 
     return Selection(
         choice._replace(rows=said.rows[choice.rows]),
@@ -281,7 +289,8 @@ class _Said:
         if temperature == 1 and (len(self._exports) == 1 or combine == "agree"):
             return policy.agreed([_columns(*each) for each in zip(self._exports, self._at, strict=True)])
         key = self._keys()
-        parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in self._chunks()]
+        chunks = [np.arange(len(self.rows))[part] for part in _chunks(len(self.rows), self._classes)]
+        parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in chunks]
         return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _keys(self) -> npt.NDArray[np.uint64]:
@@ -305,10 +314,11 @@ class _Said:
         together = policy.mean(several) if len(several) > 1 else several[0]
         return policy.sharpened(together, temperature) if temperature != 1 else together
 
-    def _chunks(self) -> Iterator[Rows]:
-        size = max(1, _CHUNK // self._classes)
-        for start in range(0, max(len(self.rows), 1), size):
-            yield np.arange(start, min(start + size, len(self.rows)))
+
+def _chunks(rows: int, classes: int) -> Iterator[slice]:
+    """So many rows in parts, one at least, whose scores fit into memory."""
+    size = max(1, _CHUNK // classes)
+    return (slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size))
 
 
 def _check_same_classes(export: Export, other: Export) -> None:
