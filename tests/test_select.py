@@ -327,8 +327,10 @@ def test_a_name_that_is_no_text_is_damage(tmp_path):
 
 
 def test_a_truth_beyond_the_classes_is_none(tmp_path):
-    export = forged_export(tmp_path / "export", truth=forged.put(1, 7))
-    assert tfzip.select(export, tmp_path / "out", use_truth=True)[1].target.label == export[1].prediction.label
+    export = forged_export(tmp_path / "export", truth=forged.column(lambda array: array.__setitem__([0, 1], [2, 7])))
+    first, second = tfzip.select(export, tmp_path / "out", use_truth=True)[:2]
+    assert (first.target.label, second.target.label) == (2, export[1].prediction.label)
+    assert second.prediction.label != 2
 
 
 def test_scores_that_are_no_probabilities_give_no_nan(tmp_path):
@@ -399,7 +401,7 @@ def test_exports_that_do_not_fit_are_told(labelled, wide, digits, digits_files, 
     raw = tfzip.export(str(tmp_path / "in"), digits_files["keras"], str(tmp_path / "raw"), quiet=True, task="raw")
     with pytest.raises(UsageError, match="the task is raw; only multiclass and binary predictions can be selected"):
         tfzip.select(raw, tmp_path / "out")
-    with pytest.raises(UsageError, match=r"--calibrate: .* knows the truth of no image that is predicted"):
+    with pytest.raises(UsageError, match=r"--calibrate: .* knows the truth of no image; export with"):
         tfzip.select(apart, tmp_path / "out", calibrate=True)
 
 
@@ -501,10 +503,13 @@ def test_the_command_says_how_many_of_each_class(labelled, tmp_path):
     done = run("select", labelled.path, "--out", "out", *asked, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     made = tfzip.open(tmp_path / "out")
-    total, *_, last = done.stdout.splitlines()
+    total, right, *_, written, last = done.stdout.splitlines()
     assert total == f"{len(made)} of 400 selected"
+    truths = np.mean(made.metadata["label"] == made.metadata["truth"])
+    assert right == f"{truths:.1%} of the {len(made)} whose truth is known are right"
+    assert written.startswith(f"{len(made)} records in 1 shard, ")
     assert last.endswith("inspect out")
-    rows = {line.split()[0]: line.split()[1:] for line in dry.stdout.splitlines()[2:12]}
+    rows = {line.split()[0]: line.split()[1:] for line in dry.stdout.splitlines()[3:13]}
     labels, offered = (np.bincount(export.metadata["label"], minlength=10) for export in (made, labelled))
     assert {name: (int(row[0]), int(row[1])) for name, row in rows.items()} == {
         str(c): (offered[c], labels[c]) for c in range(10)

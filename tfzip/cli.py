@@ -143,21 +143,18 @@ def _select(parsed: argparse.Namespace) -> None:
         rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
         settled(export, **shape)
         chosen = select_rows(export, rules)
+        made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, **shape)
         print(terminal.selected(export, chosen))
-        if parsed.dry_run:
-            print("dry run: nothing was written")
-            return
-        made = write_selection(export, rules, chosen, parsed.out, **shape)
-        print(f"next: {_called_as()} inspect {made.path}")
+    print("dry run: nothing was written" if made is None else terminal.written(made, parsed.out, _called_as()))
 
 
 def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
     """What --min-confidence says: a number for all classes, CLASS=NUMBER for one."""
     each: dict[str | int, float] = {}
     for text in given:
-        name, _, number = text.rpartition("=")
+        name, given_one, number = text.rpartition("=")
         try:
-            each[name or OTHERS] = float(number)
+            each[name if given_one else OTHERS] = float(number)
         except ValueError:
             raise tfzip.UsageError(f"--min-confidence {text!r}: give a number from 0 to 1, or CLASS=NUMBER") from None
     return each if set(each) - {OTHERS} else each.get(OTHERS, 0.0)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfzip import bounds, decode, foreign, formats, policy, predict
 from tfzip.errors import UsageError
-from tfzip.options import SCALES
+from tfzip.options import SCALES, Options
 from tfzip.read import Export
 from tfzip.selection import Rules, select_rows
 
@@ -155,7 +155,9 @@ def _encoded(export: Export, record: tf.Tensor) -> tf.Tensor:
 def _preparer(export: Export, size: tuple[int, int] | None, scale: str | None) -> Any:
     """A graph function: encoded bytes -> the image as the export's model had it."""
     pixels = export.manifest["pixels"] or {}
-    size = size or ((pixels["height"], pixels["width"]) if pixels else None)
+    size = Options(image_size=size, scale=scale or "auto").size or (
+        (pixels["height"], pixels["width"]) if pixels else None
+    )
     if size is None:
         raise UsageError(f"{export.path}: {_SIZED}")
     if scale is None and pixels.get("preprocess"):

@@ -166,6 +166,8 @@ def select_rows(export: Export, rules: Rules) -> Selection:
     temperature = said.fitted_temperature() if rules.calibrate else 1.0
     predictions, truth = said.predictions(rules.combine, temperature), said.truth
     if rules.use_truth:
+        if not (truth >= 0).any():
+            raise UsageError(f"--use-truth: {_no_truth(export)}")
         predictions = _with_truth(predictions, truth)
     choice = policy.choose(predictions, asked, classes)
     if not len(choice.rows):
@@ -201,8 +203,12 @@ def select_rows(export: Export, rules: Rules) -> Selection:
 
 def _nothing(export: Export, predictions: Predictions) -> str:
     finite = predictions.confidence[np.isfinite(predictions.confidence)]
-    most = f", the surest has a confidence of {finite.max()}" if len(finite) else ""
+    most = f", the surest has a confidence of {finite.max():.4g}" if len(finite) else ""
     return f"{export.path}: nothing is selected of {len(predictions.label)} predictions{most}; ask for less"
+
+
+def _no_truth(export: Export) -> str:
+    return f"{export.path} knows the truth of no image; export with --source-labels folder, or a column of labels"
 
 
 # What is asked, of this export.
@@ -305,7 +311,7 @@ class _Said:
         scores = self.scores(known, 1.0)
         finite = np.isfinite(scores).all(axis=1)
         if not finite.any():
-            raise UsageError(f"--calibrate: {self._exports[0].path} knows the truth of no image that is predicted")
+            raise UsageError(f"--calibrate: {_no_truth(self._exports[0])}")
         return calibration.temperature(scores[finite], self.truth[known[finite]])
 
     def scores(self, places: Rows, temperature: float) -> Scores:
@@ -322,7 +328,8 @@ def _chunks(rows: int, classes: int) -> Iterator[slice]:
 
 
 def _check_same_classes(export: Export, other: Export) -> None:
-    if _classes(export) != _classes(other) or export.labels != other.labels:
+    both_named = export.labels and other.labels
+    if _classes(export) != _classes(other) or (both_named and export.labels != other.labels):
         raise UsageError(f"--with {other.path}: its classes are not those of {export.path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,9 +15,10 @@ from tqdm import tqdm
 
 from tfzip import naming, scorecard
 from tfzip.diff import Change, Diff
+from tfzip.options import flag
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
-from tfzip.selection import Selection
+from tfzip.selection import Rules, Selection
 
 _BAR = 30
 _CLASSES_SHOWN = 20
@@ -51,11 +53,12 @@ def inspection(export: Export) -> str:
     facts, counts = export.manifest, export.manifest["counts"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
-        f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
+        f"records   {counts['records']} of {counts['images']} images, {_count(counts['failures'], 'failure')}",
         f"model     {model(export)}",
         f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
+        *_selection_lines(export),
     ]
     if LABEL in export.predicted:
         lines += ["", "classes", *_class_lines(export)]
@@ -150,7 +153,7 @@ def selected(export: Export, chosen: Selection) -> str:
     weight[labels] = chosen.choice.weight
     order = np.argsort(-taken, kind="stable")[:_CLASSES_SHOWN]
     names = dict(enumerate(export.labels))
-    rows = [["class", "predicted", "selected", "confidence from", "weight"]]
+    rows = [["class", "offered", "selected", "confidence from", "weight"]]
     rows += [
         [names.get(c, str(c)), str(chosen.offered[c]), str(taken[c]), *_asked(taken[c], least[c], weight[c])]
         for c in order.tolist()
@@ -158,10 +161,21 @@ def selected(export: Export, chosen: Selection) -> str:
     ]
     held = int(chosen.choice.validation.sum())
     lines = [f"{len(labels)} of {chosen.offered.sum()} selected" + (f", {held} of them for validation" if held else "")]
+    truth = export.metadata["truth"][chosen.choice.rows]
+    if known := int((truth >= 0).sum()):
+        lines.append(f"{(labels == truth)[truth >= 0].mean():.1%} of the {known} whose truth is known are right")
     if chosen.temperature != 1:
         lines.append(f"calibrated with the temperature {chosen.temperature:.4g}")
     lines += _table(rows) + ([f"  and {classes - len(order)} more classes"] if classes > len(order) else [])
     return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def written(made: Export, out: str, command: str) -> str:
+    """Where a training set was written, and what to try next."""
+    splits = made.path if made.path == out else f"{made.path}, and beside it what is for validation"
+    named = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
+    counted = f"{_count(len(made), 'record')} in {_count(len(made.shards), 'shard')}, {_size(made)}: {splits}"
+    return f"{counted}\nnext: {command} inspect {made.path}{named}"
 
 
 def _asked(taken: int, least: float, weight: float) -> list[str]:
@@ -231,6 +245,16 @@ def _change_facts(change: Change) -> dict[str, Any]:
         "confidences": [_number(value) for value in change.confidences],
         "truth": change.truth,
     }
+
+
+def _selection_lines(export: Export) -> list[str]:
+    """By which rules records were selected, and of what; nothing of what was not selected."""
+    if not (said := export.manifest.get("selection")):
+        return []
+    defaults = {field.name: field.default for field in dataclasses.fields(Rules)}
+    rules = [f"{flag(name)} {value}" for name, value in said["rules"].items() if value != defaults.get(name)]
+    origins = [f"{each['name']} ({each['records']} records)" for each in said["from"]]
+    return [f"selected  {', '.join(rules) or 'all'}; from {', '.join(origins)}"]
 
 
 def _count(number: int, noun: str) -> str:
