@@ -67,14 +67,14 @@ def write(export: Export, rules: Rules, chosen: Selection, out: str | os.PathLik
     exports = [export, *(other if isinstance(other, Export) else open_export(other) for other in rules.others)]
     _check_apart(parts, exports)
     facts = _facts(exports, rules, chosen)
-    overwrite = settings.overwrite or _is_half_done(parts, facts)
+    again = VALIDATION if _is_half_done(parts, facts) else None
     for layout, _ in parts:
-        layout.check_free(overwrite)
+        layout.check_free(settings.overwrite or layout.split == again)
     for layout, places in parts:
         part = _Part(export, rules, chosen, places, settings, layout, facts)
         with layout.claimed(), _told(layout):
             if not _was_stopped_late(part):
-                _check_free(layout, overwrite)
+                _check_free(layout, settings.overwrite or layout.split == again)
                 layout.clear()
                 _write_part(part)
     return open_export(parts[-1][0].out, settings.split)

@@ -164,41 +164,49 @@ def select_rows(export: Export, rules: Rules) -> Selection:
     others = [other if isinstance(other, Export) else open_export(other) for other in rules.others]
     said = _Said(export, others, classes)
     temperature = said.fitted_temperature() if rules.calibrate else 1.0
-    predictions, truth = said.predictions(rules.combine, temperature), said.truth
+    predictions = said.predictions(rules.combine, temperature)
     if rules.use_truth:
+<<<<<<< HEAD
         if not (truth >= 0).any():
             raise UsageError(f"--use-truth: {_no_truth(export)}")
         predictions = _with_truth(predictions, truth)
+=======
+        predictions = _with_truth(predictions, said.truth)
+>>>>>>> loopbench
     choice = policy.choose(predictions, asked, classes)
     if not len(choice.rows):
         raise UsageError(_nothing(export, predictions))
-    chosen, at = predictions.of(choice.rows), np.full(len(export), -1)
-    at[said.rows] = np.arange(len(said.rows))
-
-    def soft(rows: Rows) -> Scores:
-        found = said.scores(at[rows], temperature)
-        if rules.temperature != 1:
-            found = policy.sharpened(found, rules.temperature)
-        if rules.use_truth:
-            known = np.flatnonzero(truth[at[rows]] >= 0)
-            found[known] = 0
-            found[known, truth[at[rows[known]]]] = 1
-        return found
-
-    def scores(rows: Rows) -> Scores:
-        found = np.empty((len(rows), classes), np.float32)
-        for part in _chunks(len(rows), classes):
-            found[part] = soft(rows[part])
-        return found
-
+    chosen = predictions.of(choice.rows)
     return Selection(
         choice._replace(rows=said.rows[choice.rows]),
         chosen.label.astype(np.int64),
         chosen.confidence.astype(np.float32),
         np.bincount(predictions.label[predictions.label >= 0], minlength=classes),
         temperature,
-        scores if rules.soft else None,
+        _soft_labels(said, rules, temperature) if rules.soft else None,
     )
+
+
+def _soft_labels(said: _Said, rules: Rules, temperature: float) -> Callable[[Rows], Scores]:
+    """Rows of the first export -> their soft labels; where the truth is used, all on it."""
+
+    def of_places(places: Rows) -> Scores:
+        found = said.scores(places, temperature)
+        if rules.temperature != 1:
+            found = policy.sharpened(found, rules.temperature)
+        if rules.use_truth:
+            known = np.flatnonzero(said.truth[places] >= 0)
+            found[known] = 0
+            found[known, said.truth[places[known]]] = 1
+        return found
+
+    def of_rows(rows: Rows) -> Scores:
+        found = np.empty((len(rows), said.classes), np.float32)
+        for part in _chunks(len(rows), said.classes):
+            found[part] = of_places(np.searchsorted(said.rows, rows[part]))
+        return found
+
+    return of_rows
 
 
 def _nothing(export: Export, predictions: Predictions) -> str:
@@ -271,12 +279,12 @@ def _with_truth(predictions: Predictions, truth: npt.NDArray[Any]) -> Prediction
 class _Said:
     """The predictions of an export; with others those of the images that all of them hold.
 
-    `rows` are these images' rows in the first one, `truth` their labels where it knows them, -1 elsewhere.
+    `rows` are these images' rows in the first one, ascending, `truth` their labels where it knows them, -1 elsewhere.
     """
 
     def __init__(self, export: Export, others: Sequence[Export], classes: int) -> None:
         self._exports = [export, *others]
-        self._classes = classes
+        self.classes = classes
         self.rows = np.arange(len(export))
         for other in others:
             _check_same_classes(export, other)
@@ -295,7 +303,7 @@ class _Said:
         if temperature == 1 and (len(self._exports) == 1 or combine == "agree"):
             return policy.agreed([_columns(*each) for each in zip(self._exports, self._at, strict=True)])
         key = self._keys()
-        chunks = [np.arange(len(self.rows))[part] for part in _chunks(len(self.rows), self._classes)]
+        chunks = [np.arange(len(self.rows))[part] for part in _chunks(len(self.rows), self.classes)]
         parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in chunks]
         return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -305,7 +313,7 @@ class _Said:
     def fitted_temperature(self) -> float:
         """The temperature that fits what is said to the truth; of more than FITTED rows a sample, drawn by filename."""
         known = np.flatnonzero(self.truth >= 0)
-        most = min(FITTED, max(1, _FITTED_SCORES // self._classes))
+        most = min(FITTED, max(1, _FITTED_SCORES // self.classes))
         if len(known) > most:
             known = np.sort(known[np.argpartition(self._keys()[known], most)[:most]])
         scores = self.scores(known, 1.0)
