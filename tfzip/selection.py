@@ -166,13 +166,9 @@ def select_rows(export: Export, rules: Rules) -> Selection:
     temperature = said.fitted_temperature() if rules.calibrate else 1.0
     predictions = said.predictions(rules.combine, temperature)
     if rules.use_truth:
-<<<<<<< HEAD
-        if not (truth >= 0).any():
+        if not (said.truth >= 0).any():
             raise UsageError(f"--use-truth: {_no_truth(export)}")
-        predictions = _with_truth(predictions, truth)
-=======
         predictions = _with_truth(predictions, said.truth)
->>>>>>> loopbench
     choice = policy.choose(predictions, asked, classes)
     if not len(choice.rows):
         raise UsageError(_nothing(export, predictions))
