@@ -3,6 +3,7 @@
 The peer is what people write today: `model.predict` over a `tf.data` pipeline set up as TensorFlow's guide to input
 pipelines advises, then a loop that writes a `tf.train.Example` an image with `tf.io.TFRecordWriter`. Where predictions
 are made elsewhere it is a loop that copies the records, and adds nothing.
+`policies.py` tells of the policies and their peer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import policies
 import tensorflow as tf
 
 import tfzip
@@ -172,6 +174,7 @@ WORKLOADS = {
     "TFRecords, uncompressed": Workload(tfrecords, 16, lambda: None, joining("none"), copying("")),
 }
 SIDES = ("tfzip", "peer")
+POLICIES = "policies"
 
 
 def run_side(side: str, workload: str, folder: str, out: str) -> None:
@@ -200,12 +203,29 @@ def measure(workload: str, images: int, folder: str, rounds: int) -> dict[str, A
     return {"images": images, "rates": rates, "median": statistics.median(ratios), "ratios": ratios}
 
 
+def export_table(names: list[str], images: int, rounds: int) -> dict[str, Any]:
+    """Measure whole exports, and print a row for each."""
+    print(f"{'whole export, images/s':26} {'tfzip':>8} {'peer':>8} {'ratio':>6}   spread")
+    results = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            count = WORKLOADS[name].times * images
+            WORKLOADS[name].images(folder, count)
+            result = results[name] = measure(name, count, folder, rounds)
+        rates, ratios = result["rates"], result["ratios"]
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"{name:26} {rates['tfzip']:8.0f} {rates['peer']:8.0f} {result['median']:6.2f}   {spread}", flush=True)
+    return results
+
+
 def main() -> None:
     """Measure every workload and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="that count, of each side")
     parser.add_argument("--images", type=int, default=512, help="photographs; 64 times as many thumbnails")
-    parser.add_argument("--only", choices=list(WORKLOADS), metavar="WORKLOAD", help="one of: " + "; ".join(WORKLOADS))
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the index that policies choose from")
+    names = [*WORKLOADS, POLICIES]
+    parser.add_argument("--only", choices=names, metavar="WORKLOAD", help="one of: " + "; ".join(names))
     parser.add_argument("--json", metavar="FILE", help="the results, for programs")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -213,16 +233,12 @@ def main() -> None:
         run_side(*options.side)
         return
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs, {platform.machine()}")
-    print(f"{'whole export, images/s':26} {'tfzip':>8} {'peer':>8} {'ratio':>6}   spread")
+    chosen = [options.only] if options.only else names
     results = {}
-    for name in [options.only] if options.only else WORKLOADS:
-        with tempfile.TemporaryDirectory() as folder:
-            count = WORKLOADS[name].times * options.images
-            WORKLOADS[name].images(folder, count)
-            result = results[name] = measure(name, count, folder, options.rounds)
-        rates, ratios = result["rates"], result["ratios"]
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(f"{name:26} {rates['tfzip']:8.0f} {rates['peer']:8.0f} {result['median']:6.2f}   {spread}", flush=True)
+    if exports := [name for name in chosen if name in WORKLOADS]:
+        results |= export_table(exports, options.images, options.rounds)
+    if POLICIES in chosen:
+        results[POLICIES] = policies.measure(options.rows, options.rounds)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfzip
-from tfzip import cli
+from tfzip import cli, demo
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +367,7 @@ def test_a_second_signal_stops_what_computes_and_computes(digits, tmp_path):
     assert "interrupted" in errors.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["export", "inspect", "verify", "get", "extract", "demo"])
+@pytest.mark.parametrize("command", ["export", "inspect", "verify", "get", "extract", "select", "diff", "demo"])
 def test_help_tells_every_option_with_its_default_and_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -391,16 +391,20 @@ def test_every_option_of_the_command_is_an_option_of_the_call():
         assert getattr(parsed, field.name) == field.default, field.name
 
 
-def test_the_demo_ends_by_saying_where_to_look(tmp_path):
-    done = run("demo", cwd=tmp_path)
+def test_the_demo_goes_round_the_loop_and_says_what_it_gains(tmp_path):
+    done = run("demo", "--seeds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "1497 records" in done.stdout
-    assert float(re.search(r"([0-9.]+)% of the predictions", done.stdout)[1]) > 80
+    accuracies = [float(found) for found in re.findall(r"([0-9.]+)%", re.search("seed 0: .*", done.stdout)[0])]
+    assert len(accuracies) == 1 + len(demo.POLICIES)
+    assert min(accuracies) > 60
+    gains = [float(found) for found in re.findall(r"^  --.*  ([+-][0-9.]+)$", done.stdout, re.MULTILINE)]
+    np.testing.assert_allclose(gains, np.array(accuracies[1:]) - accuracies[0], atol=0.11)
     commands = re.findall(r"^  (\S+ -m tfzip .*)$", done.stdout, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
         subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    assert run("demo", cwd=tmp_path).returncode == 0, "it can be run again"
+    assert tfzip.verify(tfzip.open(tmp_path / "tfzip-demo" / "0" / "labelled")) == []
+    assert run("demo", "--seeds", "0", cwd=tmp_path).returncode == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("x")
     assert run("demo", "--to", "mine", cwd=tmp_path).returncode == 2

@@ -16,6 +16,8 @@ import tfzip
 from tfzip import cli
 
 ROOT = Path(tfzip.__file__).parents[1]
+# Keras says the one of every `tf.data.Dataset`, the other where it cannot tell the length.
+AS_USUAL = pytest.mark.filterwarnings("ignore:.shuffle=True. was passed", "ignore:Your input ran out of data")
 
 
 @pytest.fixture(scope="module")
@@ -35,36 +37,57 @@ def folder(photographs, photographs_model, tmp_path, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     photographs_model.save(tmp_path / "classifier.keras")
+    shutil.copy(tmp_path / "classifier.keras", tmp_path / "better.keras")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_command_works(text, folder, capsys):
-    commands = re.findall(r"^    python -m (tfzip .*?)(?:  +#.*)?$", text, re.MULTILINE)
-    assert [shlex.split(command)[1] for command in commands] == [
-        "export", "inspect", "get", "verify", "verify", "extract", "export",
+def script(text):
+    """The `train.py` that it shows."""
+    (found,) = (piece for piece in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "sys.argv" in piece)
+    return found
+
+
+@AS_USUAL
+def test_every_command_works(text, folder, capsys, monkeypatch):
+    commands = re.findall(r"^    python (-m tfzip .*?|train.py .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert [shlex.split(command.removeprefix("-m "))[:2][-1] for command in commands] == [
+        "export", "inspect", "get", "verify", "verify", "extract", "export", "diff",
+        "select", "pseudo/", "export", "export",
     ]  # fmt: skip
     for command in commands:
         if "scores.npy" in command:
             np.save("scores.npy", [record.prediction.scores for record in tfzip.open("labelled/")[:]])
-        assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+        if command.startswith("train.py"):
+            monkeypatch.setattr(sys, "argv", shlex.split(command))
+            exec(script(text), {})
+            continue
+        assert cli.main(shlex.split(command)[2:]) == 0, capsys.readouterr().err
+    rounds = [tfzip.open(out) for out in ("labelled/", "pseudo/", "round2/")]
+    assert len(rounds[0]) == len(rounds[2]) >= len(rounds[1]) > 0
+    assert rounds[2].manifest["model"]["name"] == "student.keras"
     scores = {record.filename: record.prediction.scores.tolist() for record in tfzip.open("labelled/")[:]}
     assert {record.filename: record.prediction.scores.tolist() for record in tfzip.open("joined/")[:]} == scores
     assert (folder / "cat.jpg").read_bytes() == (folder / "photos/cats/1.jpg").read_bytes()
     assert (folder / "images/dogs/3.jpg").read_bytes() == (folder / "photos/dogs/3.jpg").read_bytes()
 
 
+@AS_USUAL
 @pytest.mark.usefixtures("folder")
 def test_every_piece_of_python_works(text, photographs_model):
     pieces = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(pieces) == 5
+    pieces.remove(script(text))  # which the commands run
+    assert len(pieces) == 6
     paths = sorted(Path("photos").rglob("*.jpg"))
     size = photographs_model.input_shape[1:3]
     images = np.stack([tf.image.resize(tf.io.decode_jpeg(path.read_bytes()), size) for path in paths]).astype(np.uint8)
     names = {"model": photographs_model, "tf": tf, "images": images, "paths": paths}
     names["filenames"] = [path.relative_to("photos").as_posix() for path in paths]
-    assert pieces[1].startswith("predictions =")
-    for piece in (pieces[0], pieces[4]):
+    names["labelled"] = tf.data.Dataset.from_tensor_slices((images.astype(np.float32), np.zeros(len(images), np.int64)))
+    names["student"] = tf.keras.models.clone_model(photographs_model)
+    names["student"].compile("sgd", "sparse_categorical_crossentropy")
+    assert pieces[2].startswith("predictions =")
+    for piece in (pieces[0], pieces[1], pieces[5]):
         exec(piece, names)
     assert len(names["export"]) == 24
     assert names["problems"] == []
@@ -72,8 +95,10 @@ def test_every_piece_of_python_works(text, photographs_model):
     assert names["confident"].shape == (24,)
     assert sum(len(batch["image/filename"]) for batch in names["export"].dataset(batch_size=64)) == 24
     assert len(list(names["dataset"])) == 24
+    assert len(names["chosen"]) == names["pseudo"].cardinality() > 0
+    assert not np.array_equal(names["student"].get_weights()[0], photographs_model.get_weights()[0])
     assert isinstance(names["image"], np.ndarray)
-    for piece, out in zip(pieces[1:4], ("all/", "metadata/", "batches/"), strict=True):
+    for piece, out in zip(pieces[2:5], ("all/", "metadata/", "batches/"), strict=True):
         exec(piece, names)
         scores = {record.filename: record.prediction.scores for record in tfzip.open(out)[:]}
         assert scores.keys() == set(names["filenames"])
@@ -83,9 +108,9 @@ def test_every_piece_of_python_works(text, photographs_model):
 
 
 def test_every_option_it_names_exists(text):
-    known = cli._parser().format_help() + subprocess.run(
-        [sys.executable, "-m", "tfzip", "export", "--help"], capture_output=True, text=True, check=True
-    ).stdout + "--image --json --to --deep"  # fmt: skip
+    command = [sys.executable, "-m", "tfzip"]
+    helps = [subprocess.check_output([*command, name, "--help"], text=True) for name in ("export", "select")]
+    known = " ".join([cli._parser().format_help(), *helps, "--image --json --to --deep"])
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
         assert option in known, option
 

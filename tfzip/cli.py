@@ -11,14 +11,17 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tfzip
 from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
-from tfzip.options import Options
+from tfzip.options import Options, flag
+from tfzip.select import SHAPE, settled
+from tfzip.select import write as write_selection
+from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
 _GO_ON = "; the same command goes on after what is finished"
@@ -133,8 +136,44 @@ def _extract(parsed: argparse.Namespace) -> None:
         raise tfzip.DataError(terminal.unwritten(done.unwritten, parsed.out))
 
 
+def _select(parsed: argparse.Namespace) -> None:
+    shape = {name: getattr(parsed, name) for name in SHAPE if getattr(parsed, name) is not None}
+    asked = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Rules)}
+    with tfzip.open(parsed.source, parsed.source_split) as export:
+        rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
+        settled(export, **shape)
+        chosen = select_rows(export, rules)
+        made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, **shape)
+        print(terminal.selected(export, chosen))
+    print("dry run: nothing was written" if made is None else terminal.written(made, parsed.out, _called_as()))
+
+
+def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
+    """What --min-confidence says: a number for all classes, CLASS=NUMBER for one."""
+    each: dict[str | int, float] = {}
+    for text in given:
+        name, given_one, number = text.rpartition("=")
+        try:
+            each[name if given_one else OTHERS] = float(number)
+        except ValueError:
+            raise tfzip.UsageError(f"--min-confidence {text!r}: give a number from 0 to 1, or CLASS=NUMBER") from None
+    return each if set(each) - {OTHERS} else each.get(OTHERS, 0.0)
+
+
+def _diff(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as one, tfzip.open(parsed.other, parsed.split) as other:
+        found = tfzip.diff(one, other)
+        if parsed.json:
+            for line in terminal.difference_json(found, one, other):
+                print(line)
+        else:
+            print(terminal.difference(found, one, other))
+
+
 def _demo(parsed: argparse.Namespace) -> None:
-    print(demo.run(parsed.to, _called_as()))
+    if parsed.seeds < 1:
+        raise tfzip.UsageError(f"--seeds {parsed.seeds}: give a number from 1 on")
+    print(demo.run(parsed.to, _called_as(), parsed.seeds))
 
 
 def _called_as() -> str:
@@ -197,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = reader(
         "inspect",
         _inspect,
-        "show counts, classes, confidence, shards and features",
+        "show counts, classes, confidence, how much is right where truth is known, shards and features",
         "python -m tfzip inspect labelled/",
     )
     inspect.add_argument("--json", action="store_true", help="for programs")
@@ -212,8 +251,32 @@ def _parser() -> argparse.ArgumentParser:
         "python -m tfzip extract labelled/ --to images/",
     )
     extracting.add_argument("--to", metavar="DIR", required=True, help="an empty or missing folder")
-    showing = command("demo", _demo, "export real digits with a model trained on some of them", "python -m tfzip demo")
+    _add_select(
+        command(
+            "select",
+            _select,
+            "choose predictions to train on, and write their records as a training set",
+            "python -m tfzip select labelled/ --out pseudo/ --min-confidence 0.9 --per-class 1000",
+        )
+    )
+    _add_diff(
+        command(
+            "diff",
+            _diff,
+            "tell what changed its label between two exports of the same images",
+            "python -m tfzip diff labelled/ again/",
+        )
+    )
+    showing = command(
+        "demo",
+        _demo,
+        "go round the whole loop on real digits: teacher, export, selection, students",
+        "python -m tfzip demo",
+    )
     showing.add_argument("--to", metavar="DIR", default="tfzip-demo", help="where to (default: tfzip-demo)")
+    showing.add_argument(
+        "--seeds", type=int, metavar="N", default=3, help="how often, each with other digits (default: 3)"
+    )
     return parser
 
 
@@ -231,6 +294,17 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"{parser.description} Images are the same by their filenames, classes by their names where "
+        "both exports know names, else by their ids. The exit code is 0, whatever changed."
+    )
+    parser.add_argument("out", metavar="OUT", help="a finished export")
+    parser.add_argument("other", metavar="OUT2", help="another, such as that of a later round")
+    parser.add_argument("--split", help="which split of both, where one holds several")
+    parser.add_argument("--json", action="store_true", help="for programs, with all images that changed")
+
+
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
@@ -244,15 +318,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, help="an empty or missing folder")
 
-    def add(group: Any, name: str, text: str, **more: Any) -> None:
-        default = getattr(Options, name)
-        if default is not None and default is not False:
-            text += f" (default: {default})"
-        group.add_argument("--" + name.replace("_", "-"), dest=name, default=default, help=text, **more)
-
-    def switch(group: Any, name: str, text: str) -> None:
-        add(group, name, text, action="store_true")
-
+    add, switch = _adder(Options)
     group = parser.add_argument_group("model")
     group.add_argument(
         "--import", dest="imports", action="append", metavar="MODULE",
@@ -351,6 +417,88 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add(group, "max_failures", "stop if more images fail: a number, or a percentage as in 5%%", metavar="N")
     switch(group, "dry_run", "only say what would be done")
     switch(group, "quiet", "no progress, no summary")
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="OUT", help="a finished export of class scores")
+    parser.add_argument("--source-split", metavar="SPLIT", help="which split, where OUT holds several")
+    parser.add_argument("--out", required=True, metavar="OUT2", help="an empty or missing folder")
+    add, switch = _adder(Rules)
+
+    group = parser.add_argument_group("which", "all of these together; a NaN is never chosen")
+    group.add_argument(
+        "--min-confidence", action="append", default=[], metavar="P",
+        help="the least confidence, 0 to 1; CLASS=P for one class; repeatable",
+    )  # fmt: skip
+    add(
+        group,
+        "adaptive",
+        "a confidence for the class that is learned best, less for others, and next to none while most predictions "
+        "are less sure: give --min-confidence too (FlexMatch)",
+        type=float,
+        metavar="P",
+    )
+    add(group, "min_margin", "the least difference of the two highest scores", type=float, metavar="P")
+    add(group, "max_entropy", "the most entropy of the scores, in nats; 0 is sure", type=float, metavar="H")
+    add(group, "per_class", "the surest K of each class", type=int, metavar="K")
+    add(group, "limit", "the surest N of all", type=int, metavar="N")
+    group.add_argument(
+        "--with", dest="others", action="append", default=[], metavar="OUT",
+        help="an export of the same images by another model, joined by filename; repeatable",
+    )  # fmt: skip
+    add(group, "combine", "several exports: mean (of scores), or agree (what all call the same)", metavar="HOW")
+    switch(
+        group,
+        "calibrate",
+        "fit a temperature to the scores where the truth is known (of a sample, if more "
+        f"than {FITTED}), before all else",
+    )
+
+    group = parser.add_argument_group("as what")
+    switch(group, "use_truth", "the truth is the label where it is known, and is sure")
+    switch(group, "soft", "add the scores as soft labels")
+    add(group, "temperature", "of soft labels: below 1 they become surer", type=float, metavar="T")
+    switch(group, "balance", "weights by which all classes count alike (Noisy Student)")
+    add(
+        group,
+        "validation",
+        "a share, drawn by filename, for OUT2/validation beside OUT2/train",
+        type=float,
+        metavar="P",
+    )
+    add(group, "seed", "of that draw", type=int, metavar="SEED")
+
+    group = parser.add_argument_group("output", "as in export; name, split, compression: as in OUT if not given")
+    for name, metavar in zip(SHAPE[:-1], ("NAME", "SPLIT", "LAYOUT", "SIZE", "N", "KIND"), strict=True):
+        number = int if name == "shard_records" else str
+        group.add_argument(flag(name), dest=name, type=number, metavar=metavar, help=_SHAPED[name])
+    group.add_argument("--overwrite", action="store_true", help="replace the export that is in OUT2")
+    group.add_argument("--dry-run", action="store_true", help="only show how many of each class would be taken")
+
+
+_SHAPED = {
+    "name": "of the dataset",
+    "split": "of the dataset",
+    "layout": "flat, or tfx: shards alone in Split-SPLIT/ (default: flat)",
+    "shard_size": f"bytes in a shard, about (default: {Options.shard_size})",
+    "shard_records": f"records in a shard at most, about (default: {Options.shard_records})",
+    "compression": "of the shards: " + ", ".join(options.COMPRESSIONS),
+}
+
+
+def _adder(defaults: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Two functions that add an option that is a field: one with a value, and a switch."""
+
+    def add(group: Any, name: str, text: str, **more: Any) -> None:
+        default = getattr(defaults, name)
+        if default is not None and default is not False:
+            text += f" (default: {default})"
+        group.add_argument(flag(name), dest=name, default=default, help=text, **more)
+
+    def switch(group: Any, name: str, text: str) -> None:
+        add(group, name, text, action="store_true")
+
+    return add, switch
 
 
 def _number_or_auto(text: str) -> str | int:

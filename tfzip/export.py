@@ -9,9 +9,7 @@ Nothing is joined by position: filename, image and prediction of a record are on
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import checkpoint, index, naming, pairing, schema, storage
+from tfzip import checkpoint, index, naming, pairing, run, schema, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import (
@@ -39,7 +37,6 @@ from tfzip.options import Options
 from tfzip.progress import Progress
 from tfzip.record import UNKNOWN, Failure, Shard
 from tfzip.sources import Listed, Stream, open_source, python
-from tfzip.version import __version__
 from tfzip.write import ShardWriter
 
 if TYPE_CHECKING:
@@ -207,7 +204,7 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
         if job.images not in (None, counted):
             raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
         _write_index(job, layout, described, shards, failures)
-        _write_run(layout, started, counted - before)
+        run.write(layout.work_run, started, counted - before, tensorflow=_tensorflow_version())
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
         may_go_on = not isinstance(error, UsageError)  # else another call has to be made
@@ -360,19 +357,7 @@ def _write_index(
     index.write_index(layout.work_index, facts, job.names, described, parts, failures)
 
 
-def _write_run(layout: Layout, started: float, images: int) -> None:
-    """run.json: when, where, how fast, with what."""
+def _tensorflow_version() -> str:
     import tensorflow as tf
 
-    seconds = time.time() - started
-    run = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 1),
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "tfzip": __version__,
-    }
-    with storage.open(layout.work_run, "w") as file:
-        file.write(json.dumps(run, indent=2) + "\n")
+    return str(tf.__version__)

@@ -520,10 +520,15 @@ class Index:
 
     def filenames(self) -> list[bytes]:
         """The filenames of all rows."""
-        names, ends = self.column("filename"), self.column("filename_end")
-        if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(names):
+        return split_texts(self.column("filename"), self.filename_ends())
+
+    def filename_ends(self) -> Array:
+        """Where in the column `filename` that of each row ends; CorruptError unless they lie there end to end."""
+        ends, length = self.column("filename_end"), len(self.column("filename"))
+        is_whole = ends[0] >= 0 and ends[-1] == length and (ends[1:] >= ends[:-1]).all() if len(ends) else not length
+        if not is_whole:
             raise CorruptError(f"{self.path}: columns/filename_end.npy is damaged")
-        return split_texts(names, ends)
+        return ends
 
     def filenames_of(self, first: int, stop: int) -> list[bytes]:
         """The filenames of some rows, where those of all rows are known not to be damaged."""
@@ -531,6 +536,18 @@ class Index:
         begins = ends if first else [0, *ends]
         blob = self.column("filename")[begins[0] : begins[-1]].tobytes() if stop > first else b""
         return [blob[start - begins[0] : end - begins[0]] for start, end in pairwise(begins)]
+
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """The hash of the filename of each row."""
+        rows, hashes = self.array("lookup/row.npy"), np.empty(len(self), np.uint64)
+        told = np.zeros(len(self), np.bool_)
+        with self._reading("lookup/row.npy"):
+            if len(rows) and rows.min() >= 0 and rows.max() < len(rows):
+                told[rows] = True
+            if not told.all():
+                raise CorruptError("it does not tell of every row")
+        hashes[rows] = self.array("lookup/hash.npy")
+        return hashes
 
     def row(self, filename: bytes) -> int | None:
         """The row of a filename, None if there is none; CorruptError where the lookup is seen to be damaged.

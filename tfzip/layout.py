@@ -35,7 +35,8 @@ class Layout:
 
     def __init__(self, out: str, kind: str, name: str, split: str, compression: str) -> None:
         self.out = out
-        self._name, self._split, self._compression = name, split, compression
+        self.split = split
+        self._name, self._compression = name, compression
         self._shard_prefix = "" if kind == "flat" else f"Split-{split}/"
         self._home = out if kind == "flat" else storage.join(out, f"{TFX_FOLDER}{split}")
         self._work = storage.join(self._home, _WORK)
@@ -61,6 +62,11 @@ class Layout:
         return storage.join(self._work, "items.npz")
 
     @property
+    def index(self) -> str:
+        """The index of what is finished."""
+        return storage.join(self._home, INDEX)
+
+    @property
     def work_index(self) -> str:
         """The index while it is written."""
         return storage.join(self._work, INDEX)
@@ -72,7 +78,7 @@ class Layout:
 
     def shard_file(self, shard: int, shards: int) -> str:
         """A finished shard's name, below OUT."""
-        return self._shard_prefix + str(ShardName(self._name, self._split, shard, shards, self._compression))
+        return self._shard_prefix + str(ShardName(self._name, self.split, shard, shards, self._compression))
 
     # Life.
 
@@ -181,6 +187,6 @@ class Layout:
             files = [
                 self._shard_prefix + name
                 for name in storage.listdir(storage.join(self.out, self._shard_prefix))
-                if (shard := ShardName.parse(name)) and (shard.name, shard.split) == (self._name, self._split)
+                if (shard := ShardName.parse(name)) and (shard.name, shard.split) == (self._name, self.split)
             ]
         return [file for file in files if ShardName.parse(file.removeprefix(self._shard_prefix))]

@@ -186,7 +186,12 @@ def _is(value: Any, form: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value in form
     if form is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-    return isinstance(value, form) and not isinstance(value, bool)
+    return isinstance(value, form) and not isinstance(value, bool) and (form is not str or _is_text(value))
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text is one: JSON can hold halves of characters too, which nothing writes."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _shown(value: Any) -> str:

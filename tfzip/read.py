@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
 import operator
 import os
@@ -214,17 +216,44 @@ class Export:
     def _by_row(self, row: int) -> Record:
         """Read one record: one seek, one inflate, every CRC checked, its filename compared with the index."""
         location = self._location(row)
-        try:
+        with self._reading(row, location):
             with self.open_shard(location.shard) as file:
-                file.seek(location.offset)
-                block = framing.read_part(file, location.size)
-            if self.manifest["compression"] == "gzip":
-                block = framing.inflate(block)
+                block = self._block(file, location)
             record = self.parse(framing.unframe(block, location.start)[0])
+        self.check_filename(row, to_bytes(record.filename))
+        return record
+
+    @contextlib.contextmanager
+    def _reading(self, row: int, location: Location) -> Iterator[None]:
+        """What goes wrong meanwhile becomes a CorruptError that names the record."""
+        try:
+            yield
         except (CorruptError, OSError) as error:
             raise CorruptError(f"{self.shards[location.shard]}, record {row} at {location.offset}: {error}") from None
-        self._check_filename(row, to_bytes(record.filename))
-        return record
+
+    def _block(self, file: IO[bytes], location: Location) -> bytes:
+        """The frames of the block in which a record lies."""
+        file.seek(location.offset)
+        block = framing.read_part(file, location.size)
+        return framing.inflate(block) if self.manifest["compression"] == "gzip" else block
+
+    def serialized_rows(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """The records of some rows as they are written; where rows follow each other a block is read once."""
+        located = ((row, self._location(row)) for row in rows)
+        for _, of_shard in itertools.groupby(located, lambda each: each[1].shard):
+            yield from self._serialized_in_shard(of_shard)
+
+    def _serialized_in_shard(self, located: Iterable[tuple[int, Location]]) -> Iterator[bytes]:
+        with contextlib.ExitStack() as stack:
+            file, block, begin = None, b"", -1
+            for row, location in located:
+                with self._reading(row, location):
+                    if file is None:
+                        file = stack.enter_context(self.open_shard(location.shard))
+                    if location.offset != begin:
+                        block, begin = self._block(file, location), location.offset
+                    data = framing.unframe(block, location.start)[0]
+                yield data
 
     def _location(self, row: int) -> Location:
         """Where a record lies; CorruptError if that is not within a shard."""
@@ -270,11 +299,12 @@ class Export:
         for block in self.serialized():
             for data in block:
                 record = self.parse(data)
-                self._check_filename(row, to_bytes(record.filename))
+                self.check_filename(row, to_bytes(record.filename))
                 yield record
                 row += 1
 
-    def _check_filename(self, row: int, filename: bytes) -> None:
+    def check_filename(self, row: int, filename: bytes) -> None:
+        """Raise CorruptError unless a record's filename is that of its row."""
         if row >= len(self) or filename != self._index.filename(row):
             raise CorruptError(f"{self.path}, record {row}: the index and the record differ in the filename")
 
@@ -300,6 +330,17 @@ class Export:
         records = records.apply(tf.data.experimental.assert_cardinality(len(self)))
         parsed = self._parsed(records, tf.data.AUTOTUNE) if batch_size is None else self._batched(records, batch_size)
         return parsed.prefetch(tf.data.AUTOTUNE)
+
+    def pseudo_labels(self, **asked: Any) -> tf.data.Dataset:
+        """The predictions that rules choose as `(image, label, weight)`, ready for `fit()`, read from where they lie.
+
+            student.fit(export.pseudo_labels(min_confidence=0.9, per_class=1000, batch_size=32, shuffle=0))
+
+        Takes and raises what `pseudolabel.pseudo_labels` does.
+        """
+        from tfzip.pseudolabel import pseudo_labels
+
+        return pseudo_labels(self, **asked)
 
     def _check_sizes(self) -> None:
         for path, shard in zip(self.shards, self.manifest["shards"], strict=True):
@@ -367,7 +408,7 @@ class Export:
         row = 0
         try:
             for example in pictures.as_numpy_iterator():
-                self._check_filename(row, example[FILENAME])
+                self.check_filename(row, example[FILENAME])
                 yield self._said(example), to_str(example[FILENAME]), self._picture(example)
                 row += 1
         except (tf.errors.OpError, UnicodeDecodeError) as error:

@@ -42,6 +42,13 @@ DETECTED_LABEL = "image/detection/label"
 DETECTED_TEXT = "image/detection/text"
 DETECTED_SCORE = "image/detection/score"
 
+CLASS_LABEL = "image/class/label"
+CLASS_TEXT = "image/class/text"
+CLASS_CONFIDENCE = "image/class/confidence"
+CLASS_WEIGHT = "image/class/weight"
+CLASS_SCORES = "image/class/scores"
+CLASS = "image/class/"
+
 _PREDICTED = ("prediction/", OUTPUT, "image/detection/")
 _OURS = ("image/", "truth/", "prediction/", "output/")
 
@@ -121,6 +128,19 @@ class Truth(NamedTuple):
     text: str
 
 
+class Target(NamedTuple):
+    """What to train on, in a record that `select` chose: the class, how sure it is, and what the image counts for.
+
+    `scores` are soft labels, None where only the class was asked for.
+    """
+
+    label: int
+    text: str
+    confidence: float
+    weight: float
+    scores: npt.NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True)
 class Record:
     """One image with its prediction.
@@ -140,6 +160,7 @@ class Record:
     truth: Truth | None
     outputs: Mapping[str, npt.NDArray[Any]]
     extra: Mapping[str, Any]
+    target: Target | None = None
 
 
 def image_features(*, images: bool, truth: bool) -> dict[str, FeatureSpec]:
@@ -174,6 +195,17 @@ def prediction_features(task: str, classes: int) -> dict[str, FeatureSpec]:
 _DETECTED = prediction_features("detection", 0)
 
 
+def class_features(scores: int | None) -> dict[str, FeatureSpec]:
+    """The features of what training should use; with soft labels so many `scores`."""
+    features = {
+        CLASS_LABEL: FeatureSpec("int64"),
+        CLASS_TEXT: FeatureSpec("bytes"),
+        CLASS_CONFIDENCE: FeatureSpec("float"),
+        CLASS_WEIGHT: FeatureSpec("float"),
+    }
+    return features | ({} if scores is None else {CLASS_SCORES: FeatureSpec("float", (scores,))})
+
+
 def predicted_features(specs: Mapping[str, FeatureSpec], task: str) -> dict[str, FeatureSpec]:
     """Those of the features that are the prediction of a task; others of such names are what a TFRecord had before."""
     return {key: specs[key] for key in prediction_features(task, 0) if key in specs}
@@ -186,15 +218,19 @@ def is_detection(specs: Mapping[str, FeatureSpec]) -> bool:
 
 def parse_example(serialized: bytes) -> dict[str, tuple[str, list[Any]]]:
     """The features of a serialized `tf.train.Example`, each a dtype and a list of values; read without TensorFlow."""
-    try:
-        example = _Example.FromString(serialized)
-    except (DecodeError, SystemError):  # protobuf 4 sometimes wraps the one into the other
-        raise CorruptError("a record is not a tf.train.Example") from None
-    features = {}
+    example, features = example_of(serialized), {}
     for key, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")
         features[key] = (_KINDS[kind], list(getattr(feature, kind).value)) if kind else ("", [])
     return features
+
+
+def example_of(serialized: bytes) -> Any:
+    """The `tf.train.Example`, as a message of protobuf; CorruptError if it is none."""
+    try:
+        return _Example.FromString(serialized)
+    except (DecodeError, SystemError):  # protobuf 4 sometimes wraps the one into the other
+        raise CorruptError("a record is not a tf.train.Example") from None
 
 
 def parse_record(
@@ -235,7 +271,17 @@ def parse_record(
             for key, spec in specs.items()
             if not key.startswith(_OURS) and key != image_key
         },
+        target=_target(features, specs),
     )
+
+
+def _target(features: Mapping[str, list[Any]], specs: Mapping[str, FeatureSpec]) -> Target | None:
+    """What to train on, if all is there that says so."""
+    scores = features.get(CLASS_SCORES)
+    if not class_features(None if scores is None else len(scores)).items() <= specs.items():
+        return None
+    label, text, confidence, weight = (features[key][0] for key in class_features(None))
+    return Target(label, _text(text), confidence, weight, None if scores is None else np.array(scores, np.float32))
 
 
 def _prediction(features: Mapping[str, list[Any]], specs: Mapping[str, FeatureSpec]) -> Prediction:

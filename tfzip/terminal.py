@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tfzip import naming
+from tfzip import naming, scorecard
+from tfzip.diff import Change, Diff
+from tfzip.options import flag
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
+from tfzip.selection import Rules, Selection
 
 _BAR = 30
 _CLASSES_SHOWN = 20
 _FAILURES_SHOWN = 5
+_CHANGES_SHOWN = 20
 
 
 def summary(export: Export, command: str) -> str:
@@ -44,20 +49,23 @@ def summary(export: Export, command: str) -> str:
 
 
 def inspection(export: Export) -> str:
-    """Counts, model, classes, confidence, shards and features of an export."""
+    """Counts, model, classes, confidence, what is right, shards and features of an export."""
     facts, counts = export.manifest, export.manifest["counts"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
-        f"records   {counts['records']} of {counts['images']} images, {counts['failures']} failures",
+        f"records   {counts['records']} of {counts['images']} images, {_count(counts['failures'], 'failure')}",
         f"model     {model(export)}",
         f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
+        *_selection_lines(export),
     ]
     if LABEL in export.predicted:
         lines += ["", "classes", *_class_lines(export)]
     if CONFIDENCE in export.predicted:
         lines += ["", "confidence", *_histogram(export.metadata["confidence"])]
+    for title, rows in scorecard.tables(export):
+        lines += ["", title, *_table(rows)]
     lines += [
         "",
         "shards",
@@ -86,6 +94,8 @@ def inspection_facts(export: Export) -> dict[str, Any]:
         with np.errstate(invalid="ignore"):
             quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
         facts["confidence_quartiles"] = [_number(value) for value in quantiles]
+    if evaluation := scorecard.facts(export):
+        facts["evaluation"] = evaluation
     return facts
 
 
@@ -101,6 +111,8 @@ def record_facts(record: Record) -> dict[str, Any]:
     }
     if record.truth is not None:
         facts["truth"] = record.truth._asdict()
+    if record.target is not None:
+        facts["target"] = {key: _plain(value) for key, value in record.target._asdict().items() if value is not None}
     if record.outputs:
         facts["outputs"] = {name: _plain(value) for name, value in record.outputs.items()}
     if record.extra:
@@ -130,6 +142,119 @@ def verified(export: Export, again: int = 0) -> str:
     line = f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
     same = f"\n{_count(min(again, len(export)), 'image')} predicted again: the model says what is written"
     return line + same if again else line
+
+
+def selected(export: Export, chosen: Selection) -> str:
+    """What was selected, class by class: how many of how many, from which confidence on, at which weight."""
+    labels, classes = chosen.label, len(chosen.offered)
+    taken = np.bincount(labels, minlength=classes)
+    least, weight = np.full(classes, np.inf), np.ones(classes)
+    np.minimum.at(least, labels, chosen.confidence)
+    weight[labels] = chosen.choice.weight
+    order = np.argsort(-taken, kind="stable")[:_CLASSES_SHOWN]
+    names = dict(enumerate(export.labels))
+    rows = [["class", "offered", "selected", "confidence from", "weight"]]
+    rows += [
+        [names.get(c, str(c)), str(chosen.offered[c]), str(taken[c]), *_asked(taken[c], least[c], weight[c])]
+        for c in order.tolist()
+        if chosen.offered[c] or taken[c]
+    ]
+    held = int(chosen.choice.validation.sum())
+    lines = [f"{len(labels)} of {chosen.offered.sum()} selected" + (f", {held} of them for validation" if held else "")]
+    truth = export.metadata["truth"][chosen.choice.rows]
+    if known := int((truth >= 0).sum()):
+        lines.append(f"{(labels == truth)[truth >= 0].mean():.1%} of the {known} whose truth is known are right")
+    if chosen.temperature != 1:
+        lines.append(f"calibrated with the temperature {chosen.temperature:.4g}")
+    lines += _table(rows) + ([f"  and {classes - len(order)} more classes"] if classes > len(order) else [])
+    return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def written(made: Export, out: str, command: str) -> str:
+    """Where a training set was written, and what to try next."""
+    splits = made.path if made.path == out else f"{made.path}, and beside it what is for validation"
+    named = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
+    counted = f"{_count(len(made), 'record')} in {_count(len(made.shards), 'shard')}, {_size(made)}: {splits}"
+    return f"{counted}\nnext: {command} inspect {made.path}{named}"
+
+
+def _asked(taken: int, least: float, weight: float) -> list[str]:
+    return [f"{least:.4g}", f"{weight:.4g}"] if taken else ["", ""]
+
+
+def difference(diff: Diff, one: Export, other: Export) -> str:
+    """What changed between two exports: counts, moves between classes, and the first images."""
+    changed, both = len(diff.changes), _count(diff.both, "image")
+    compared = "names" if diff.by_name else "ids, as not both exports know names"
+    lines = [
+        f"{both} in both, {diff.only_one} only in {one.path}, {diff.only_other} only in {other.path}",
+        f"{changed} changed label ({changed / diff.both:.1%}); classes compared by their {compared}",
+    ]
+    if diff.judged:
+        judged = f"{diff.righted} from wrong to right, {diff.wronged} from right to wrong"
+        lines.append(f"of {diff.judged} whose truth is known, {judged}")
+    if changed:
+        moves = [[_class(move.before), "->", _class(move.after), str(move.images)] for move in diff.moves]
+        lines += ["", "changes", *_first(_table(moves[:_CHANGES_SHOWN]), len(moves))]
+        images = [_change_cells(change) for change in diff.changes[:_CHANGES_SHOWN]]
+        lines += ["", "images", *_first(_table(images), changed)]
+    return "\n".join(naming.printable(line).rstrip() for line in lines)
+
+
+def _first(lines: list[str], count: int) -> list[str]:
+    """Lines, and how many more there are."""
+    return lines + ([f"  and {count - len(lines)} more (--json lists all)"] if count > len(lines) else [])
+
+
+def _change_cells(change: Change) -> list[str]:
+    before, after = (f"{value:.3f}" if value == value else "" for value in change.confidences)
+    truth = "" if change.truth is None else f"truth {change.truth}"
+    return [naming.shown(change.filename), _class(change.before), before, "->", _class(change.after), after, truth]
+
+
+def _class(text: str | None) -> str:
+    return "(none)" if text is None else text
+
+
+def difference_json(diff: Diff, one: Export, other: Export) -> Iterator[str]:
+    """The same for programs, as the lines of a JSON object: every image that changed is one."""
+    facts = {
+        "one": one.path,
+        "other": other.path,
+        "both": diff.both,
+        "only_one": diff.only_one,
+        "only_other": diff.only_other,
+        "changed": len(diff.changes),
+        "compared_by": "name" if diff.by_name else "id",
+        "truth": {"known": diff.judged, "wrong_to_right": diff.righted, "right_to_wrong": diff.wronged},
+        "moves": [{"from": move.before, "to": move.after, "images": move.images} for move in diff.moves],
+    }
+    yield json.dumps(facts, indent=2).removesuffix("\n}") + ","
+    yield '  "images": ['
+    last = len(diff.changes) - 1
+    for number, change in enumerate(diff.changes):
+        yield "    " + json.dumps(_change_facts(change)) + ("," if number < last else "")
+    yield "  ]\n}"
+
+
+def _change_facts(change: Change) -> dict[str, Any]:
+    return {
+        "filename": naming.shown(change.filename),
+        "from": change.before,
+        "to": change.after,
+        "confidences": [_number(value) for value in change.confidences],
+        "truth": change.truth,
+    }
+
+
+def _selection_lines(export: Export) -> list[str]:
+    """By which rules records were selected, and of what; nothing of what was not selected."""
+    if not (said := export.manifest.get("selection")):
+        return []
+    defaults = {field.name: field.default for field in dataclasses.fields(Rules)}
+    rules = [f"{flag(name)} {value}" for name, value in said["rules"].items() if value != defaults.get(name)]
+    origins = [f"{each['name']} ({each['records']} records)" for each in said["from"]]
+    return [f"selected  {', '.join(rules) or 'all'}; from {', '.join(origins)}"]
 
 
 def _count(number: int, noun: str) -> str:

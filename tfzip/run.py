@@ -1,0 +1,26 @@
+"""run.json: when, where, how fast and with what an export was made; no part of what is the same each time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+
+from tfzip import storage
+from tfzip.version import __version__
+
+
+def write(path: str, started: float, images: int, **versions: str) -> None:
+    """Write it at the end of a run that began at a time, in seconds since 1970, and did so many images."""
+    seconds = time.time() - started
+    run = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        **versions,
+        "tfzip": __version__,
+    }
+    with storage.open(path, "w") as file:
+        file.write(json.dumps(run, indent=2) + "\n")
