@@ -1,12 +1,14 @@
 """`export.pseudo_labels()`: what rules choose, as a dataset to train on."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfzip
+from tfzip import framing
 from tfzip.errors import UsageError
 
 
@@ -95,6 +97,18 @@ def test_balanced_every_class_comes_as_often_and_each_of_its_images_nearly_so(la
         times = Counter(image.tobytes() for image in images[labels == label]).values()
         assert max(times) - min(times) <= 1
         assert len(times) == (held == label).sum()
+
+
+def test_a_record_that_is_not_where_the_index_says_is_no_label_for_another(digits, digits_model, tmp_path):
+    export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True, limit=9, compression="none")
+    path = Path(export.shards[0])
+    with path.open("rb") as file:
+        frames = [frame for _, _, frame in framing.read_frames(file)]
+    path.write_bytes(b"".join([*frames[:3], frames[4], frames[3], *frames[5:]]))
+    dataset = tfzip.open(tmp_path / "out").pseudo_labels()
+    assert len(list(dataset.take(3))) == 3
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the index and the record differ in the filename"):
+        list(dataset)
 
 
 def test_both_parts_are_all_that_is_chosen(labelled):

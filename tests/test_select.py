@@ -396,7 +396,7 @@ def test_exports_that_do_not_fit_are_told(labelled, wide, digits, digits_files, 
     apart_named = tfzip.export(
         str(tmp_path / "in"), digits_files["keras"], str(tmp_path / "named"), quiet=True, labels=labelled.labels
     )
-    with pytest.raises(UsageError, match=r"out.*and.*named have no images in common|classes are not those"):
+    with pytest.raises(UsageError, match=r"out.*and.*named have no images in common"):
         tfzip.select(labelled, tmp_path / "out", others=[apart_named])
     raw = tfzip.export(str(tmp_path / "in"), digits_files["keras"], str(tmp_path / "raw"), quiet=True, task="raw")
     with pytest.raises(UsageError, match="the task is raw; only multiclass and binary predictions can be selected"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfzip import bounds, decode, foreign, formats, policy, predict
 from tfzip.errors import UsageError
 from tfzip.options import SCALES, Options
 from tfzip.read import Export
+from tfzip.record import FILENAME
 from tfzip.selection import Rules, select_rows
 
 _SHUFFLED = 1 << 28  # bytes of images that a shuffle holds, about
@@ -48,8 +50,8 @@ def pseudo_labels(
         part: `train`, or `validation` where the rules set a share of images aside.
         rules: the fields of `Rules`.
 
-    Raises UsageError where the rules do not fit the export, or choose nothing. An image that cannot be decoded is an
-    error of the dataset.
+    Raises UsageError where the rules do not fit the export, or choose nothing. An image that cannot be decoded, and
+    a record that is not where the index says, are errors of the dataset.
     """
     try:
         asked = Rules(**rules)
@@ -64,7 +66,8 @@ def pseudo_labels(
     chosen = _only(export, asked, part)
     prepare = _preparer(export, image_size, scale)
     records = _records(export, chosen, shuffle)
-    made = records.map(lambda place, record: (prepare(_encoded(export, record)), place), tf.data.AUTOTUNE)
+    encoded = _reader(export, chosen)
+    made = records.map(lambda place, record: (prepare(encoded(place, record)), place), tf.data.AUTOTUNE)
     labelled = made.map(_labeller(chosen))
     labelled = labelled.apply(tf.data.experimental.assert_cardinality(int(chosen.times.sum())))
     return (labelled if batch_size is None else labelled.batch(batch_size)).prefetch(tf.data.AUTOTUNE)
@@ -141,15 +144,27 @@ def _records(export: Export, chosen: _Chosen, seed: int | None) -> tf.data.Datas
     return placed.shuffle(min(int(chosen.times.sum()), max(_FEWEST_SHUFFLED, int(_SHUFFLED / max(size, 1)))), seed)
 
 
-def _encoded(export: Export, record: tf.Tensor) -> tf.Tensor:
-    """The image of a record, in a format that TensorFlow decodes."""
-    key = export.image_key
-    encoded = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature((), tf.string)})[key]
-    return tf.cond(
-        formats.is_lacking(encoded),
-        lambda: tf.ensure_shape(tf.py_function(foreign.translate, [encoded], tf.string), ()),
-        lambda: encoded,
-    )
+def _reader(export: Export, chosen: _Chosen) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A graph function: a record and its place -> its image, in a format that TensorFlow decodes.
+
+    It must be the record that the index has there: label and image are joined by the filename, not by the place alone.
+    """
+    filenames = export._index.filenames()
+    names = tf.constant([filenames[row] for row in chosen.rows.tolist()])
+    spec = {key: tf.io.FixedLenFeature((), tf.string) for key in (export.image_key, FILENAME)}
+
+    def read(place: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+        parsed = tf.io.parse_single_example(record, spec)
+        told = ["the index and the record differ in the filename:", parsed[FILENAME], names[place]]
+        with tf.control_dependencies([tf.debugging.Assert(parsed[FILENAME] == names[place], told)]):
+            encoded = tf.identity(parsed[export.image_key])
+        return tf.cond(
+            formats.is_lacking(encoded),
+            lambda: tf.ensure_shape(tf.py_function(foreign.translate, [encoded], tf.string), ()),
+            lambda: encoded,
+        )
+
+    return read
 
 
 def _preparer(export: Export, size: tuple[int, int] | None, scale: str | None) -> Any:
