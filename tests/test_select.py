@@ -17,6 +17,7 @@ import killed
 import numpy as np
 import pytest
 import tensorflow as tf
+from sources_made import example, ints, texts, write_tfrecord
 
 import tfzip
 from tfzip import cli, selection
@@ -55,7 +56,7 @@ def wide(digits, tmp_path_factory):
     return folder, names, made
 
 
-def example(export, row):
+def features_of(export, row):
     return tf.train.Example.FromString(next(export.serialized_rows([row]))).features.feature
 
 
@@ -77,7 +78,7 @@ def test_the_records_stay_what_they_were_but_for_what_to_train_on(labelled, tmp_
         assert record.target == (old.prediction.label, old.prediction.text, old.prediction.confidence, 1.0, None)
         assert chosen.metadata["confidence"][row] == old.prediction.confidence >= np.float32(0.9)
         assert old.target is None
-    features = example(chosen, 3)
+    features = features_of(chosen, 3)
     assert list(features["image/class/label"].int64_list.value) == [chosen[3].target.label]
     serialized = next(chosen.serialized_rows([3]))
     assert tf.train.Example.FromString(serialized).SerializeToString(deterministic=True) == serialized
@@ -444,7 +445,7 @@ def test_selected_again_what_was_said_before_is_gone(labelled, tmp_path):
     soft = tfzip.select(labelled, tmp_path / "soft", soft=True)
     again = tfzip.select(soft, tmp_path / "again", limit=10)
     assert "image/class/scores" not in again.features
-    assert "image/class/scores" not in example(again, 0)
+    assert "image/class/scores" not in features_of(again, 0)
     assert all(record.target.scores is None for record in again.records())
 
 
@@ -486,6 +487,20 @@ def test_two_at_once_do_not_meet(labelled, tmp_path):
     with Layout(str(out), "flat", "images", "train", "gzip").claimed(), told:
         tfzip.select(labelled, out)
     tfzip.select(labelled, out)
+
+
+def test_what_else_a_tfrecord_says_of_the_class_stays(digits, digits_files, tmp_path):
+    image = (digits[0] / "3/0003.png").read_bytes()
+    said = {"image/encoded": texts(image), "image/filename": texts(b"a.png"), "image/class/label": ints(7)}
+    said |= {"image/class/synset": texts(b"n01440764"), "image/class/text": texts(b"seven")}
+    source = write_tfrecord(tmp_path / "in.tfrecord", [example(**said)])
+    export = tfzip.export(source, digits_files["keras"], str(tmp_path / "out"), quiet=True)
+    chosen = tfzip.select(export, tmp_path / "chosen")
+    assert "image/class/synset" in chosen.features
+    features = features_of(chosen, 0)
+    assert features["image/class/synset"].bytes_list.value == [b"n01440764"]
+    assert features["image/class/label"].int64_list.value == [chosen[0].prediction.label]
+    assert tfzip.verify(chosen) == []
 
 
 # The command.

@@ -47,7 +47,6 @@ CLASS_TEXT = "image/class/text"
 CLASS_CONFIDENCE = "image/class/confidence"
 CLASS_WEIGHT = "image/class/weight"
 CLASS_SCORES = "image/class/scores"
-CLASS = "image/class/"
 
 _PREDICTED = ("prediction/", OUTPUT, "image/detection/")
 _OURS = ("image/", "truth/", "prediction/", "output/")

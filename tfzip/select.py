@@ -29,6 +29,8 @@ VALIDATION = "validation"
 
 _BATCH = 256  # records between two looks at how large a shard has become
 _BATCH_BYTES = 1 << 24  # of them, about: of large images fewer
+_OURS = frozenset(record.class_features(0))
+"""What is written here, whatever it was; other `image/class/*` of a TFRecord, as ImageNet's synset, stay."""
 SHAPE = ("name", "split", "layout", "shard_size", "shard_records", "compression", "overwrite")
 """The options that say how a training set lies on disk."""
 
@@ -206,7 +208,7 @@ class _Part(NamedTuple):
     @property
     def features(self) -> dict[str, FeatureSpec]:
         """Of each record: those that it had, and those that are added."""
-        had = {key: spec for key, spec in self.export.features.items() if not key.startswith(record.CLASS)}
+        had = {key: spec for key, spec in self.export.features.items() if key not in _OURS}
         return had | record.class_features(len(self.chosen.offered) if self.rules.soft else None)
 
     @property
@@ -308,7 +310,7 @@ def _set_class(
     features: Any, names: Sequence[str], label: int, confidence: float, weight: float, scores: list[float] | None
 ) -> None:
     """Say in a record what to train on, and nothing else that was said of that before."""
-    for key in [key for key in features if key.startswith(record.CLASS)]:
+    for key in _OURS & set(features):
         del features[key]
     text = names[label] if label < len(names) else str(label)
     features[record.CLASS_LABEL].int64_list.value.append(label)
