@@ -511,6 +511,7 @@ for number in (0, count // 3, count - 1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
 def test_ten_times_the_images_take_hardly_more_memory(tmp_path):
     megabytes = [int(peaks.run(MEMORY, count, tmp_path / str(count))[0][0]) for count in (10_000, 100_000)]

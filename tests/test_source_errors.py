@@ -471,6 +471,7 @@ print(peak(lambda: tfzip.export(sys.argv[1], model, sys.argv[2], scale="raw", qu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
 def test_memory_does_not_grow_with_an_archive(few, tmp_path):
     megabytes = []
