@@ -58,6 +58,7 @@ ORDER = [
     ["deep", "pseudolabel"],
     ["export", "scorecard", "verify"],
     ["terminal"],
+    ["interop"],
     ["demo"],
     ["__init__"],
     ["cli"],

@@ -74,19 +74,14 @@ def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec) -> sche
 def _add_domain(feature: schema_pb2.Feature, key: str, classes: int, labels: Sequence[str]) -> None:
     if key == record.ENCODED:
         feature.image_domain.SetInParent()
-    elif key in (
-        record.LABEL,
-        record.LABELS,
-        record.TRUTH_LABEL,
-        record.CLASS_LABEL,
-    ):  # UNKNOWN, of scores not a number, is an anomaly
+    elif key in (record.LABEL, record.LABELS, record.TRUTH_LABEL):  # UNKNOWN, of scores not a number, is an anomaly
         feature.int_domain.min = record.UNKNOWN if key == record.TRUTH_LABEL else 0
         if classes:
             feature.int_domain.max = classes - 1
         feature.int_domain.is_categorical = True
-    elif key in (record.TEXT, record.TEXTS, record.CLASS_TEXT) and labels:
+    elif key in (record.TEXT, record.TEXTS) and labels:
         feature.string_domain.value.extend(dict.fromkeys(labels))
-    elif key in (record.CONFIDENCE, record.SCORES, record.CLASS_CONFIDENCE, record.CLASS_SCORES):
+    elif key in (record.CONFIDENCE, record.SCORES):
         feature.float_domain.min = 0
         feature.float_domain.max = 1
         feature.float_domain.disallow_nan = True
