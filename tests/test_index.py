@@ -353,6 +353,7 @@ def write_export(folder, filenames):
         "labels": {"names": [], "from": "none"},
         "pixels": None,
         "image": "none",
+        "formats": ["png"],
         "image_key": "image/encoded",
         "model": {
             **dict.fromkeys(("name", "format", "input", "takes"), "x"),

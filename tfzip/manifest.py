@@ -59,6 +59,7 @@ _FORM = {
         },
     ),
     "image": str,
+    "formats": [str],
     "image_key": str,
     "model": {
         **dict.fromkeys(("name", "format", "input", "takes"), str),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfzip import index, record, run, schema, selection, storage
+from tfzip import dataset_info, index, record, run, schema, selection, storage
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
 from tfzip.options import MOST_SHARDS, Options
@@ -154,12 +154,13 @@ def _was_stopped_late(part: _Part) -> bool:
     if not layout.is_unfinished or _plan_at(layout.work_plan) != part.plan:
         return False
     try:
-        shards = index.Index(layout.work_index).manifest["shards"]
+        manifest = index.Index(layout.work_index).manifest
     except CorruptError:  # as a loss of power may leave it
         return False
+    layout.keep_for_tfds(dataset_info.files(manifest))
     if not storage.exists(layout.work_run):
         run.write(layout.work_run, time.time(), len(part.places))
-    layout.publish([shard["file"] for shard in shards])
+    layout.publish([shard["file"] for shard in manifest["shards"]])
     return True
 
 
@@ -224,9 +225,10 @@ def _write_part(part: _Part) -> None:
         for number, writer in enumerate(made)
     ]
     facts, labels = _manifest(part, shards), part.export.labels
-    described = schema.schema_text(part.features, labels)
+    described = schema.schema_text(part.features, labels, selected=True)
     rows = [layout.work_rows(number) for number in range(len(shards))]
     index.write_index(layout.work_index, facts, labels, described, rows, [])
+    layout.keep_for_tfds(dataset_info.files(facts))
     run.write(layout.work_run, started, len(part.places))
     storage.write_whole(layout.work_plan, json.dumps(part.plan).encode())  # from here on it can only be finished
     layout.publish([shard.file for shard in shards])

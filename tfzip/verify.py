@@ -95,6 +95,11 @@ def _problems(export: Export) -> Iterator[str]:
         first = rows.stop
 
 
+def _schema(manifest: Any) -> str:
+    selected = manifest.get("selection") is not None
+    return schema.schema_text(feature_specs(manifest), manifest["labels"]["names"], selected=selected)
+
+
 def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     """The index against itself: what the zip notes, labels, lookup, tables."""
     yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
@@ -102,7 +107,7 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
         yield "index.zip: labels.txt does not hold the manifest's names"
     if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
         yield "index.zip: the manifest counts other predictions that are not a number"
-    if not schema.describes(index.text("schema.pbtxt"), feature_specs(manifest), manifest["labels"]["names"]):
+    if not schema.describes(index.text("schema.pbtxt"), _schema(manifest)):
         yield "index.zip: schema.pbtxt does not describe the manifest's features"
     names = index.filenames()
     hashes = hash_filenames(names)
