@@ -44,6 +44,7 @@ def _manifest(count, labels, task):
         "pixels": None,
         "image": "none",
         "formats": ["png"],
+        "tfds": {},
         "image_key": "image/encoded",
         "model": {"name": "", "format": "predictions", "input": "", "takes": "predictions", **empty},
         "batch_size": 1,

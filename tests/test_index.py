@@ -354,6 +354,7 @@ def write_export(folder, filenames):
         "pixels": None,
         "image": "none",
         "formats": ["png"],
+        "tfds": {},
         "image_key": "image/encoded",
         "model": {
             **dict.fromkeys(("name", "format", "input", "takes"), "x"),

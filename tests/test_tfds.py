@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import matplotlib
 import numpy as np
@@ -279,6 +280,18 @@ def test_what_another_export_left_for_tfds_goes(digits, digits_model, tmp_path):
     left = {name for name in os.listdir(out) if ".tfrecord-" not in name}
     assert left == {"index.zip", "run.json", "dataset_info.json", "features.json", "notes.txt"}
     assert compared(export, tfds.builder_from_directory(out).as_dataset(split="train", read_config=IN_ORDER)) == 20
+
+
+def test_verify_finds_what_would_mislead_tfds(exports, tmp_path):
+    export = tfzip.open(shutil.copytree(exports["named"].path, tmp_path / "copy"))
+    assert not tfzip.verify(export)
+    names = tmp_path / "copy" / "prediction.label.labels.txt"
+    names.write_text(names.read_text().replace("a\nb", "b\na"))
+    (tmp_path / "copy" / "features.json").unlink()
+    (tmp_path / "copy" / "truth.label.labels.txt").write_text("of another export")
+    assert [line.partition(":")[0] for line in tfzip.verify(export)] == [
+        "features.json", "prediction.label.labels.txt", "truth.label.labels.txt"
+    ]  # fmt: skip
 
 
 def test_only_files_that_are_known_are_written(exports):

@@ -6,6 +6,7 @@ https://www.tensorflow.org/datasets/external_tfrecord); `interop.tfds` reads the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,12 +34,17 @@ _DECODED = frozenset(("jpeg", "png"))  # in which TFDS finds any number of chann
 
 
 def files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files by name, made of what the manifest says; no shard is read."""
+    """The files by name, made of what the manifest says, its `tfds` aside; no shard is read."""
     import tensorflow_datasets as tfds
 
     with tempfile.TemporaryDirectory() as folder:
         _info(tfds, manifest, folder).write_to_directory(folder)
         return {name: _contents(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
+
+
+def digests(made: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file, as the manifest has it under `tfds`."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in made.items()}
 
 
 def _contents(path: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import checkpoint, dataset_info, index, naming, pairing, run, schema, storage
+from tfzip import checkpoint, index, naming, pairing, run, schema, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import (
@@ -363,8 +363,8 @@ def _write_index(
     parts = [layout.work_rows(shard) for shard in range(len(shards))]
     nonfinite = sum(int(index.Part(part, shard).column("nonfinite").sum()) for shard, part in enumerate(parts))
     facts = manifest(job, shards, failures, nonfinite, formats)
+    facts["tfds"] = layout.keep_for_tfds(facts)
     index.write_index(layout.work_index, facts, job.names, described, parts, failures)
-    layout.keep_for_tfds(dataset_info.files(facts))
 
 
 def _tensorflow_version() -> str:

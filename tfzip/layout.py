@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tfzip import dataset_info, lock, storage
 from tfzip.errors import CorruptError, OutputExistsError, UsageError
@@ -72,10 +73,12 @@ class Layout:
         """The index while it is written."""
         return storage.join(self._work, INDEX)
 
-    def keep_for_tfds(self, files: Mapping[str, bytes]) -> None:
-        """Write the files for TFDS, by name, where they wait for all else."""
+    def keep_for_tfds(self, manifest: Mapping[str, Any]) -> dict[str, str]:
+        """Write what TFDS wants to know where it waits for all else; the SHA-256 of each file."""
+        files = dataset_info.files(manifest)
         for name, content in files.items():
             storage.write_whole(storage.join(self._work, _TFDS + name), content)
+        return dataset_info.digests(files)
 
     @property
     def work_run(self) -> str:

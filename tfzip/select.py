@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfzip import dataset_info, index, record, run, schema, selection, storage
+from tfzip import index, record, run, schema, selection, storage
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
 from tfzip.options import MOST_SHARDS, Options
@@ -157,7 +157,7 @@ def _was_stopped_late(part: _Part) -> bool:
         manifest = index.Index(layout.work_index).manifest
     except CorruptError:  # as a loss of power may leave it
         return False
-    layout.keep_for_tfds(dataset_info.files(manifest))
+    layout.keep_for_tfds(manifest)
     if not storage.exists(layout.work_run):
         run.write(layout.work_run, time.time(), len(part.places))
     layout.publish([shard["file"] for shard in manifest["shards"]])
@@ -227,8 +227,8 @@ def _write_part(part: _Part) -> None:
     facts, labels = _manifest(part, shards), part.export.labels
     described = schema.schema_text(part.features, labels, selected=True)
     rows = [layout.work_rows(number) for number in range(len(shards))]
+    facts["tfds"] = layout.keep_for_tfds(facts)
     index.write_index(layout.work_index, facts, labels, described, rows, [])
-    layout.keep_for_tfds(dataset_info.files(facts))
     run.write(layout.work_run, started, len(part.places))
     storage.write_whole(layout.work_plan, json.dumps(part.plan).encode())  # from here on it can only be finished
     layout.publish([shard.file for shard in shards])
