@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import zipfile
 
 import numpy as np
 
@@ -44,11 +45,27 @@ def beam(reading, files):
 
 
 def ray(reading, files):
+    return [of_values(row) for row in ray_rows(reading, files)]
+
+
+def ray_lists(reading, files):
+    """With labels instead of one label: by a schema, Ray makes of every value a list."""
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    with zipfile.ZipFile(os.path.join(os.path.dirname(files[0]), "index.zip")) as index:
+        schema = text_format.Parse(index.read("schema.pbtxt"), schema_pb2.Schema())
+    keys = ("image/filename", "prediction/labels", "prediction/scores", "image/encoded")
+    rows = (map(row.get, keys) for row in ray_rows(reading, files, schema=schema))
+    return [(filename.decode(), labels, scores, encoded) for (filename,), labels, scores, (encoded,) in rows]
+
+
+def ray_rows(reading, files, **names):
     import ray
 
     if not ray.is_initialized():
         ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 << 20)
-    return [of_values(row) for row in eval(reading, {"ray": ray, "files": files}).take_all()]
+    return eval(reading, {"ray": ray, "files": files, **names}).take_all()
 
 
 def tfrecord(reading, files):

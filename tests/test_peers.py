@@ -59,6 +59,18 @@ def test_the_shards_are_read(reader, name, exports, tmp_path):
 
 
 @pytest.mark.slow
+@needs("ray")
+def test_ray_reads_any_number_of_labels_by_the_schema(photographs, photographs_model, tmp_path):
+    options = {"task": "multilabel", "threshold": 0.2, "shards": 2, "limit": 80, "quiet": True}
+    export = tfzip.export(str(photographs), photographs_model, str(tmp_path / "labelled"), **options)
+    wanted = [(r.filename, list(r.prediction.labels), r.prediction.scores.tolist(), r.encoded) for r in export[:]]
+    assert len({len(labels) for _, labels, _, _ in wanted}) > 1
+    reading = readers.reading("Ray Data").removesuffix(")") + ", tf_schema=schema)"
+    (rows,) = peers.read("ray_lists", tmp_path, (reading, f"{tmp_path}/labelled/*.tfrecord-*"))
+    assert sorted(rows) == sorted(wanted)
+
+
+@pytest.mark.slow
 @needs("official", "; pip install --no-deps tf-models-official")
 def test_model_garden_trains_on_what_select_wrote(digits, digits_model, tmp_path):
     export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "labelled"), quiet=True)
