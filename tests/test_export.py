@@ -158,7 +158,7 @@ def test_the_same_export_twice_has_the_same_bytes(photographs, photographs_model
             )
         )
         contents.append({path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.json"})
-    assert len(contents[0]) == 4
+    assert len(contents[0]) == 6
     assert said(exports[0][:]) == said(exports[1][:])
     assert [name for name, content in contents[0].items() if contents[1][name] != content] == []
 
@@ -504,7 +504,9 @@ def test_the_tfx_layout_leaves_nothing_but_shards_in_the_split_folder(digits, di
         "images-eval.tfrecord-00000-of-00002.gz",
         "images-eval.tfrecord-00001-of-00002.gz",
     ]
-    assert sorted(path.name for path in (out / "tfzip-eval").iterdir()) == ["index.zip", "run.json"]
+    assert sorted(path.name for path in (out / "tfzip-eval").iterdir()) == [
+        "dataset_info.json", "features.json", "index.zip", "run.json"
+    ]  # fmt: skip
     assert [len(tfzip.open(str(out), split=split)) for split in ("train", "eval")] == [200, 100]
     assert tfzip.verify(tfzip.open(str(out), "eval")) == []
     with pytest.raises(tfzip.UsageError, match="eval, train"):
@@ -529,7 +531,8 @@ def test_an_export_is_replaced_only_when_asked_and_only_when_the_new_one_is_whol
     assert len(export) == 80
     assert tfzip.verify(export) == []
     assert sorted(path.name for path in out.iterdir()) == [
-        "images-train.tfrecord-00000-of-00001.gz", "index.zip", "mine.txt", "run.json"
+        "dataset_info.json", "features.json", "images-train.tfrecord-00000-of-00001.gz", "index.zip", "mine.txt",
+        "run.json",
     ]  # fmt: skip
 
 
