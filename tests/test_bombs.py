@@ -53,10 +53,7 @@ MADE = {
     "npy": lambda height, width: bombs.npy(height, width),
 }
 """Per kind, what makes a picture."""
-if not WEBP:
-    MADE = {kind: make for kind, make in MADE.items() if "webp" not in kind}
-if not JXL:
-    del MADE["jxl"]
+LACKING = set() if JXL else {"jxl"}  # of these only the header is read
 
 HEIGHT, WIDTH = 20, 30
 
@@ -95,9 +92,9 @@ def pictures(tmp_path_factory):
 
 def test_an_image_of_as_many_pixels_as_are_allowed_is_decoded(pictures, tmp_path):
     made = export(pictures, tmp_path / "out", max_pixels=HEIGHT * WIDTH)
-    assert made.failures == []
+    assert reasons(made).keys() == LACKING
     sizes = {record.filename.removesuffix(".png"): (record.height, record.width) for record in made[:]}
-    assert sizes == {**dict.fromkeys(MADE, (HEIGHT, WIDTH)), "small": (5, 7)}
+    assert sizes == {**dict.fromkeys(MADE.keys() - LACKING, (HEIGHT, WIDTH)), "small": (5, 7)}
 
 
 def test_an_image_of_one_pixel_more_is_a_failure_that_says_so_and_the_others_are_unharmed(pictures, tmp_path):
@@ -168,7 +165,6 @@ def test_every_size_is_read_as_another_decoder_reads_it(kind):
 SIDES = [(8, 8), (256, 256), (9, 256), (512, 7), (513, 700), (8192, 2), (8193, 3), (2, 9000), (30, 40), (90, 160)]
 
 
-@pytest.mark.skipif(not JXL, reason="TensorFlow has no JPEG XL")
 @pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("size", SIDES)
 def test_every_way_to_write_the_size_of_a_jpeg_xl_is_read(size, boxes):
@@ -219,7 +215,6 @@ def test_a_gif_is_as_large_as_its_largest_frames():
     assert claim(encoded, whole=True) == [60, 50, 2, 2 * 60 * 50]
 
 
-@pytest.mark.skipif(not WEBP, reason="TensorFlow has no WebP")
 def test_of_a_webp_the_first_frame_counts_unless_all_are_decoded():
     encoded = bombs.webp(40, 50, frames=7)
     assert claim(encoded) == [40, 50, 1, 2000]
@@ -244,8 +239,9 @@ FORGED = {
     "bmp": bombs.bmp(60_000, 60_000),
     "bmp from the top": bombs.bmp(-60_000, 60_000),
     "npy": bombs.npy(60_000, 60_000),
-    **({"jxl": bombs.jxl(2**20, 1), "jxl twice as wide": bombs.jxl(2**30, 7)} if JXL else {}),
-    **({"webp": bombs.webp(16_384, 16_384)[:26] + bytes(9)} if WEBP else {}),
+    "jxl": bombs.jxl(2**20, 1),
+    "jxl twice as wide": bombs.jxl(2**30, 7),
+    "webp": bombs.webp(16_384, 16_384)[:26] + bytes(9),
 }
 
 
@@ -351,9 +347,11 @@ def test_pillows_own_guard_neither_warns_nor_stops_and_is_left_as_it_was(most, m
 # What it costs.
 
 SCRIPT = """
-import sys
+import sys, warnings
 import bombs, tensorflow as tf, tfzip
 from peaks import peak
+
+warnings.simplefilter("error")
 
 def model(pixels):
     return tf.reduce_mean(pixels, axis=(1, 2, 3))[:, tf.newaxis]
@@ -376,8 +374,8 @@ BOMBS = {
     "bmp": (bombs.bmp, 30_000, 30_000),
     "npy": (bombs.npy, 30_000, 30_000),
     "tiff": (bombs.tiff, 30_000, 30_000),
-    **({"webp": (bombs.webp, 16_000, 16_000)} if WEBP else {}),
-    **({"animated webp": (MADE["animated webp"], 16_000, 16_000)} if WEBP else {}),
+    "webp": (bombs.webp, 16_000, 16_000),
+    "animated webp": (MADE["animated webp"], 16_000, 16_000),
 }
 
 
@@ -387,7 +385,7 @@ def test_a_folder_full_of_bombs_costs_no_memory(tmp_path):
     made = {name: make(*size) for name, (make, *size) in BOMBS.items()}
     assert max(map(len, made.values())) < 2_000_000
     write(tmp_path / "with", {**good, **made})
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     without, with_bombs, *failures = done.stdout.splitlines()

@@ -756,6 +756,15 @@ def test_without_pillow_a_format_that_tensorflow_lacks_fails_and_names_what_to_i
         assert "pip install 'tfzip[formats]'" in error
 
 
+@pytest.mark.skipif(not NO_JXL, reason="this TensorFlow reads JPEG XL")
+def test_a_jpeg_xl_fails_and_says_which_tensorflow_reads_it(tmp_path):
+    write(tmp_path / "in", {"good": FILES["png/rgb 8"].encoded, "new": saved(PICTURE, "jxl")})
+    export = exported(tmp_path / "in", tmp_path / "out")
+    assert len(export) == 1
+    (failure,) = export.failures
+    assert failure.error == f"jxl: TensorFlow {tf.__version__} does not read it, 2.21 does: pip install -U tensorflow"
+
+
 def test_without_pillow_a_loop_over_such_records_says_what_to_install(tmp_path, monkeypatch):
     write(tmp_path / "in", {"page": FILES["tiff/rgb"].encoded})
     export = exported(tmp_path / "in", tmp_path / "out")

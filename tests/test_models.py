@@ -171,8 +171,9 @@ def legacy(model):
         [
             tf_keras.layers.Input(SHAPE, name="photo"),
             tf_keras.layers.Rescaling(1 / 127.5, -1),
-            tf_keras.layers.RandomFlip(),  # which Keras 3 cannot load out of a file of Keras 2
+            tf_keras.layers.RandomFlip(),
             tf_keras.layers.Conv2D(8, 5, strides=3, activation="relu"),
+            tf_keras.layers.ThresholdedReLU(theta=0.0),  # changes nothing here, and Keras 3 has no such layer
             tf_keras.layers.Conv2D(16, 3, strides=2, activation="tanh"),
             tf_keras.layers.Flatten(),
             tf_keras.layers.Dense(CLASSES, activation="softmax"),

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfzip import formats
+from tfzip.bounds import Bound, bounded
 from tfzip.record import MAX_PIXELS
 
 _INSTALL = "pip install 'tfzip[formats]'"
@@ -33,12 +34,13 @@ def translate(encoded: tf.Tensor | bytes, max_pixels: int = MAX_PIXELS) -> tf.Te
     Raises:
         ValueError: the format needs a library that is not installed, the header claims more than `max_pixels`, or the
             bytes are no whole image.
+        InvalidArgumentError: the header of a format that newer TensorFlow reads claims more.
     """
     encoded = tf.convert_to_tensor(encoded)
     if not formats.is_lacking(encoded):
         return encoded
     name = formats.image_format(encoded).numpy().decode()
-    return tf.constant(_as_png(encoded.numpy(), name, max_pixels))
+    return tf.constant(_as_png(bounded(encoded, Bound(max_pixels)).numpy(), name, max_pixels))
 
 
 def translated(encoded: tf.Tensor) -> tf.Tensor:
@@ -51,6 +53,8 @@ def translated(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _as_png(encoded: bytes, name: str, max_pixels: int) -> bytes:
+    if name == "jxl":
+        raise ValueError(f"jxl: TensorFlow {tf.__version__} does not read it, 2.21 does: pip install -U tensorflow")
     try:
         from PIL import Image, UnidentifiedImageError
 

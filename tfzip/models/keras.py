@@ -140,7 +140,9 @@ def _tf_keras(path: str) -> Any:
     try:
         import tf_keras
     except ImportError:
-        raise ModelError(f"{path} is of Keras 2, and Keras 3 cannot load it: pip install tf_keras") from None
+        major, minor, *_ = tf.__version__.split(".")  # any other brings its own TensorFlow
+        install = f"pip install 'tf_keras=={major}.{minor}.*'"
+        raise ModelError(f"{path} is of Keras 2, and Keras 3 cannot load it: {install}") from None
     return tf_keras
 
 
