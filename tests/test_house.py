@@ -59,6 +59,7 @@ ORDER = [
     ["export", "scorecard", "verify"],
     ["terminal"],
     ["interop"],
+    ["interop.tfx"],
     ["demo"],
     ["__init__"],
     ["cli"],
