@@ -14,6 +14,9 @@ import tensorflow as tf
 
 import tfzip
 from tfzip import demo
+from tfzip.errors import UsageError
+from tfzip.record import FeatureSpec, image_features, prediction_features
+from tfzip.schema import joined, schema_text
 
 if importlib.util.find_spec("tfx") is None:
     pytest.skip("TFX is not installed here: `scripts/test --tfx` runs these", allow_module_level=True)
@@ -164,10 +167,10 @@ def anomalies(metadata, node):
 
 def reasons(found):
     """Of each feature that TFDV finds fault with, why."""
-    return {
-        name: [type(reason).Type.Name(reason.type) for reason in info.reason]
-        for name, info in found.anomaly_info.items()
-    }
+    from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+    named = anomalies_pb2.AnomalyInfo.Type.Name
+    return {name: {named(reason.type) for reason in info.reason} for name, info in found.anomaly_info.items()}
 
 
 # The pipeline of the README.
@@ -209,7 +212,10 @@ def others(folder, digits):
             feature = {
                 "image/encoded": bytes_feature(tf.io.encode_png(images[number]).numpy()),
                 "image/filename": bytes_feature(f"{number}.png".encode()),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[classes[number]])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[500 + classes[number]])),
+                "image/class/text": bytes_feature(b"a class of another set"),
+                "box": tf.train.Feature(float_list=tf.train.FloatList(value=range(number % 3))),
+                **({"note": bytes_feature(b"odd")} if number % 2 else {}),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     return folder
@@ -367,3 +373,228 @@ def test_results_are_reused_until_an_image_changes(folder, tmp_path):
     assert found[0].id == found[1].id != found[2].id
     one, other = (tfzip.open(each.uri) for each in found[1:])
     assert len(other) == len(one) + 1
+
+
+# What the components refuse.
+
+
+def test_what_is_misspelt_or_missing_is_told_when_the_pipeline_is_defined(folder):
+    from tfzip.interop.tfx import TfzipExport, TfzipSelect
+
+    model = imported(folder, "teacher", "Model").outputs["result"]
+    examples = imported(folder, "others", "Examples").outputs["result"]
+    wrong = {
+        "there is no 'sclae' to give here; there are .*scale": lambda: TfzipExport("photos", model=model, sclae="raw"),
+        "there is no 'layout' to give here": lambda: TfzipExport("photos", model=model, layout="flat"),
+        "there is no 'split' to give here": lambda: TfzipExport(examples=examples, model=model, split="train"),
+        "--scale 'row': use auto, raw": lambda: TfzipExport("photos", model=model, scale="row"),
+        "keeps its parameters as text": lambda: TfzipExport("photos", model=model, preprocess=tf.abs),
+        "give images, or examples": lambda: TfzipExport("photos", examples, model),
+        "give a model": lambda: TfzipExport("photos"),
+        "there is no 'min_confidense' to give here": lambda: TfzipSelect(examples, min_confidense=0.5),
+        "--min-confidence 2: give a number from 0 to 1": lambda: TfzipSelect(examples, min_confidence=2),
+        "there is no 'validation_split' to give here": lambda: TfzipSelect(examples, validation_split="eval"),
+        "--shard-records 0": lambda: TfzipSelect(examples, shard_records=0),
+    }
+    for message, define in wrong.items():
+        with pytest.raises(UsageError, match=message):
+            define()
+
+
+def artifact(kind, folder, splits=(), **properties):
+    from tfx import v1 as tfx
+
+    made = getattr(tfx.types.standard_artifacts, kind)()
+    made.uri = str(folder)
+    if splits:
+        made.splits = list(splits)
+    for name, value in properties.items():
+        made.set_string_custom_property(name, value)
+    return [made]
+
+
+def test_what_does_not_fit_is_told_when_the_pipeline_runs(folder, tmp_path):
+    from tfzip.interop.tfx import ExportExecutor, SelectExecutor
+
+    out = {"output_examples": artifact("Examples", tmp_path / "out"), "schema": artifact("Schema", tmp_path / "schema")}
+    teacher = artifact("Model", folder / "teacher")
+
+    def export(examples, model=teacher):
+        ExportExecutor().Do({"examples": examples, "model": model}, out, {"options": "{}"})
+
+    with pytest.raises(UsageError, match="are FORMAT_PROTO in tfrecords_gzip, not FORMAT_TF_EXAMPLE"):
+        export(artifact("Examples", tmp_path, ["train"], payload_format="FORMAT_PROTO"))
+    with pytest.raises(UsageError, match="FORMAT_TF_EXAMPLE in FILE_FORMAT_PARQUET, not"):
+        export(artifact("Examples", tmp_path, ["train"], file_format="FILE_FORMAT_PARQUET"))
+    with pytest.raises(UsageError, match="no SavedModel there, nor one"):
+        export(artifact("Examples", tmp_path, ["train"]), artifact("Model", tmp_path))
+    rules = json.dumps({"validation": 0.1, "validation_split": "eval"})
+    with pytest.raises(UsageError, match="has the splits train, eval already"):
+        SelectExecutor().Do({"examples": artifact("Examples", tmp_path, ["train", "eval"])}, out, {"rules": rules})
+    with pytest.raises(UsageError, match="no such folder"):
+        SelectExecutor().Do({"examples": artifact("Examples", tmp_path / "no", ["train"])}, out, {"rules": "{}"})
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_model_may_be_a_keras_file_or_lie_in_the_artifact_itself(digits_files, tmp_path):
+    from tfzip.interop.tfx import ExportExecutor
+
+    shutil.copytree(digits_files["saved_model"], tmp_path / "imported")
+    (tmp_path / "trained" / "Format-Serving").mkdir(parents=True)
+    shutil.copy(digits_files["keras"], tmp_path / "trained" / "Format-Serving" / "model.keras")
+    for name in ("imported", "trained"):
+        out = {key: artifact(kind, tmp_path / f"{name} {key}") for key, kind in EMITTED.items()}
+        asked = {"images": "photos", "options": json.dumps({"limit": 5})}
+        ExportExecutor().Do({"model": artifact("Model", tmp_path / name)}, out, asked)
+        assert len(tfzip.open(tmp_path / f"{name} output_examples")) == 5
+
+
+EMITTED = {"output_examples": "Examples", "schema": "Schema"}
+
+
+# The schema, as TFDV judges by it.
+
+
+def brightness(pixels):
+    return tf.reduce_mean(pixels, (1, 2, 3)) / 255
+
+
+def boxes(pixels):
+    count = tf.shape(pixels)[0]
+    return {
+        "detection_boxes": tf.tile([[[0.1, 0.2, 0.8, 0.9], [0.0, 0.0, 0.5, 0.5]]], (count, 1, 1)),
+        "detection_scores": brightness(pixels)[:, None] * [[2.0, 1.0]],
+        "detection_classes": tf.tile([[1.0, 2.0]], (count, 1)),
+    }
+
+
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+OWN = {"image_size": "8x8", "scale": "raw"}
+CASES = {
+    "multiclass": ("photos", "digits", {"source_labels": "folder", "labels": list("0123456789")}),
+    "multiclass of unknown truth": ("photos", "digits", {"source_labels": "folder", "labels": DIGITS}),
+    "multiclass without names": ("photos", "digits", {}),
+    "binary": (
+        "photos",
+        lambda x: tf.sigmoid(9 * brightness(x) - 3),
+        {**OWN, "task": "binary", "scores": "probabilities"},
+    ),
+    "multilabel": ("photos", "digits", {"task": "multilabel", "scores": "probabilities", "threshold": 0.9}),
+    "detection": ("photos", boxes, {**OWN, "task": "detection"}),
+    "detection of nothing": ("photos", boxes, {**OWN, "task": "detection", "min_score": 1.0}),
+    "raw": ("photos", "digits", {"task": "raw"}),
+    "another output": (
+        "photos",
+        lambda x: {"scores": tf.nn.softmax(x[:, 0, :, 0]), "rows": x[:, :2, :, 0]},
+        {**OWN, "task": "multiclass", "scores": "probabilities", "output": "scores"},
+    ),
+    "no images": ("photos", "digits", {"image": "none"}),
+    "a table": ("table.csv", "digits", {"root": "photos"}),
+    "a TFRecord": ("tfrecord:others/*", "digits", {}),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, others, digits_model, tmp_path_factory):
+    source, model, options = CASES[request.param]
+    rows = "".join(
+        f"{path.relative_to('photos')},3,{number}.5,a note\n" for number, path in enumerate(Path("photos/3").iterdir())
+    )
+    (others / "table.csv").write_text(f"filename,label,weight,note\n{rows}")
+    out = tmp_path_factory.mktemp("exported") / "out"
+    return tfzip.export(source, digits_model if model == "digits" else model, str(out), quiet=True, limit=60, **options)
+
+
+def faults(export, records=None):
+    """What TFDV finds wrong with records, all of an export if none are given, by the export's own schema."""
+    import tensorflow_data_validation as tfdv
+    from google.protobuf import text_format
+    from tensorflow_data_validation.statistics import stats_impl
+    from tensorflow_metadata.proto.v0 import schema_pb2
+    from tfx_bsl.coders import example_coder
+
+    schema = text_format.Parse(export._index.text("schema.pbtxt"), schema_pb2.Schema())
+    records = serialized(export) if records is None else records
+    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(records)
+    return reasons(tfdv.validate_statistics(stats_impl.generate_statistics_in_memory(batch), schema))
+
+
+def serialized(export):
+    return [record for block in export.serialized() for record in block]
+
+
+def test_tfdv_finds_nothing_wrong_with_an_export(exported):
+    assert faults(exported) == {}
+
+
+@pytest.mark.parametrize("rules", [{}, {"soft": True}], ids=str)
+@pytest.mark.parametrize("exported", ["multiclass", "multiclass without names", "a TFRecord"], indirect=True)
+def test_tfdv_finds_nothing_wrong_with_what_is_selected(exported, rules, tmp_path):
+    knows = bool((exported.metadata["truth"] >= 0).any())
+    assert faults(tfzip.select(exported, tmp_path, use_truth=knows, **rules)) == {}
+
+
+def first(kind, value):
+    def change(features, key):
+        getattr(features[key], kind).value[0] = value
+
+    return change
+
+
+def remove(features, key):
+    del features[key]
+
+
+BROKEN = {
+    "a label beyond the last": ("prediction/label", first("int64_list", 10), "INT_TYPE_BIG_INT"),
+    "a label below the first": ("prediction/label", first("int64_list", -1), "INT_TYPE_SMALL_INT"),
+    "a truth beyond the last": ("truth/label", first("int64_list", 10), "INT_TYPE_BIG_INT"),
+    "a score above one": ("prediction/scores", first("float_list", 1.5), "FLOAT_TYPE_BIG_FLOAT"),
+    "a score below zero": ("prediction/scores", first("float_list", -0.5), "FLOAT_TYPE_SMALL_FLOAT"),
+    "a score that is no number": ("prediction/scores", first("float_list", np.nan), "FLOAT_TYPE_HAS_NAN"),
+    "a confidence that is no number": ("prediction/confidence", first("float_list", np.nan), "FLOAT_TYPE_HAS_NAN"),
+    "an unknown class": ("prediction/text", first("bytes_list", b"ten"), "ENUM_TYPE_UNEXPECTED_STRING_VALUES"),
+    "a feature missing": ("image/filename", remove, "FEATURE_TYPE_LOW_FRACTION_PRESENT"),
+    "scores missing": ("prediction/scores", lambda f, key: f[key].float_list.value.pop(), "INVALID_FEATURE_SHAPE"),
+}
+
+
+@pytest.mark.parametrize("exported", ["multiclass"], indirect=True)
+@pytest.mark.parametrize("broken", BROKEN)
+def test_tfdv_names_what_is_wrong_with_one_record(exported, broken):
+    key, change, reason = BROKEN[broken]
+    records = serialized(exported)
+    example = tf.train.Example.FromString(records[7])
+    change(example.features.feature, key)
+    records[7] = example.SerializeToString()
+    found = faults(exported, records)
+    assert set(found) == {key}
+    assert reason in found[key]
+
+
+@pytest.mark.parametrize("exported", ["multiclass"], indirect=True)
+def test_tfdv_names_a_feature_that_no_record_has_and_one_that_is_new(exported):
+    examples = [tf.train.Example.FromString(record) for record in serialized(exported)]
+    for example in examples:
+        features = example.features.feature
+        features["image/name"].CopyFrom(features["image/filename"])
+        del features["image/filename"]
+    found = faults(exported, [example.SerializeToString() for example in examples])
+    assert found == {"image/filename": {"SCHEMA_MISSING_COLUMN"}, "image/name": {"SCHEMA_NEW_COLUMN"}}
+
+
+def test_one_schema_for_several_splits_says_only_what_is_so_in_all():
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    features = image_features(images=True, truth=False) | prediction_features("multiclass", 10)
+    more = features | {"extra/note": FeatureSpec("bytes", ()), "image/width": FeatureSpec("int64", (None,))}
+    one, other = (schema_text(each, DIGITS) for each in (features, more))
+    assert joined([one, one]) == one
+    found = text_format.Parse(joined([one, other]), schema_pb2.Schema())
+    assert [feature.name for feature in found.feature] == sorted(more)
+    loose = [feature for feature in found.feature if not feature.HasField("presence")]
+    assert [(each.name, each.type) for each in loose] == [
+        ("extra/note", schema_pb2.BYTES),
+        ("image/width", schema_pb2.INT),
+    ]
