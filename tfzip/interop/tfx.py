@@ -15,12 +15,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import tfzip
 from tfzip import schema, storage
 from tfzip.errors import ModelError, UsageError
+from tfzip.export import export
 from tfzip.options import Options
 from tfzip.read import Export, has_index
-from tfzip.select import SHAPE
+from tfzip.read import open as open_export
+from tfzip.select import SHAPE, select
 from tfzip.selection import Rules
 from tfzip.sources import Listed, open_source
 
@@ -125,9 +126,9 @@ def _exported(given: Any, model: Any, out: str, asked: Mapping[str, Any]) -> dic
     options = {"quiet": True, **json.loads(asked["options"]), "layout": "tfx"}
     path, made = _model_path(model), {}
     for source, more in [(asked["images"], {})] if given is None else _splits(given):
-        export = tfzip.export(source, path, out, **options, **more)
-        assert export is not None  # not a dry run
-        made[export.split] = export
+        written = export(source, path, out, **options, **more)
+        assert written is not None  # not a dry run
+        made[written.split] = written
     return made
 
 
@@ -225,10 +226,10 @@ class SelectExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
                 "validation would make one more: leave it out"
             )
         for split in given.splits:
-            with tfzip.open(given.uri, split) as export:
-                made[split] = tfzip.select(export, out, layout="tfx", **rules)
+            with open_export(given.uri, split) as source:
+                made[split] = select(source, out, layout="tfx", **rules)
         if rules.get("validation") and made:
-            made[rules["validation_split"]] = tfzip.open(out, rules["validation_split"])
+            made[rules["validation_split"]] = open_export(out, rules["validation_split"])
         _describe(output_dict, made, _numbers(given))
 
 
@@ -299,9 +300,9 @@ def _describe(output_dict: Any, made: Mapping[str, Export], numbers: Mapping[str
     for name, value in numbers.items():
         setattr(examples, name, value)
         examples.set_int_custom_property(name, value)
-    for split, export in made.items():
-        logging.info("Split %s: %d records, %d failures, in %s", split, len(export), len(export.failures), export.path)
+    for split, each in made.items():
+        logging.info("Split %s: %d records, %d failures, in %s", split, len(each), len(each.failures), each.path)
     if made:
-        texts = [export._index.text(_SCHEMA) for export in made.values()]
+        texts = [each._index.text(_SCHEMA) for each in made.values()]
         storage.makedirs(described.uri)
         storage.write_whole(storage.join(described.uri, _SCHEMA), schema.joined(texts).encode())
