@@ -235,7 +235,7 @@ def pipeline(others):
     folder, parts, proto = others, tfx.components, tfx.proto
     teacher = imported(folder, "teacher", "Model")
     model = teacher.outputs["result"]
-    labelled = TfzipExport("photos", model=model, span=7, source_labels="folder", **SAID)
+    labelled = TfzipExport(Path("photos"), model=model, span=7, source_labels="folder", **SAID)
     images = labelled.outputs["output_examples"]
     statistics = parts.StatisticsGen(images)
     schema = parts.ImportSchemaGen(labelled.outputs["schema"].future()[0].uri + "/schema.pbtxt")

@@ -88,7 +88,7 @@ class ExportDriver(base_driver.BaseDriver, portable_driver.BaseDriver):  # type:
         portable_driver.BaseDriver.__init__(self, metadata)
 
     def run(self, execution_info: Any) -> Any:
-        """The fingerprint of the images that are not an artifact."""
+        """Give the fingerprint of images that are no artifact."""
         output, asked = driver_output_pb2.DriverOutput(), execution_info.exec_properties
         if images := asked.get("images"):
             fingerprint = _fingerprint(images, json.loads(asked["options"]))
@@ -97,7 +97,7 @@ class ExportDriver(base_driver.BaseDriver, portable_driver.BaseDriver):  # type:
 
 
 def _fingerprint(images: str, options: Mapping[str, Any]) -> str:
-    """Of the images' names, sizes and times, as far as the source can be listed."""
+    """Of the images' names, sizes and times, or of what tells of them all, as an archive's."""
     source = open_source(images, Options(**options))
     told = hashlib.sha256(json.dumps(source.state, sort_keys=True).encode())
     if isinstance(source, Listed):
@@ -198,7 +198,7 @@ class TfzipExport(base_component.BaseComponent):  # type: ignore[misc]
             raise UsageError("TfzipExport: give a model, as trainer.outputs['model']")
         settled = (*_SETTLED, "split") if images is None else _SETTLED
         spec = TfzipExportSpec(
-            images=images,
+            images=os.fspath(images) if isinstance(images, os.PathLike) else images,
             examples=examples,
             model=model,
             model_blessing=model_blessing,
