@@ -136,6 +136,8 @@ def manifest(labels: list[str], features: Any, sizes: list[int]) -> dict[str, An
         "labels": {"names": labels, "from": "file"},
         "pixels": None,
         "image": "none",
+        "formats": ["png"],
+        "tfds": {},
         "image_key": record.ENCODED,
         "model": {
             "name": "made up", "format": "none", "sha256": None, "signature": None, "input": "", "output": None,

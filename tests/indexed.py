@@ -43,6 +43,8 @@ def _manifest(count, labels, task):
         "labels": {"names": list(labels), "from": "file" if labels else "none"},
         "pixels": None,
         "image": "none",
+        "formats": ["png"],
+        "tfds": {},
         "image_key": "image/encoded",
         "model": {"name": "", "format": "predictions", "input": "", "takes": "predictions", **empty},
         "batch_size": 1,

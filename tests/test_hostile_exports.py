@@ -91,7 +91,7 @@ def test_a_changed_byte_is_found_by_verify_or_changes_nothing_at_all(export, tmp
         ends = {entry.end - 1 for entry in entries.read_entries(file).values() if entry.method == entries.DEFLATED}
     is_zipped = export.manifest["compression"] == "gzip"  # elsewhere the index has been tried already
     tried = 0
-    for name in sorted(os.listdir(folder))[: None if is_zipped else 3]:
+    for name in sorted(name for name in os.listdir(folder) if is_zipped or ".tfrecord-" in name):
         data = (folder / name).read_bytes()
         for place in range(0, len(data), stride(request, 17)):
             changed = bytearray(data)

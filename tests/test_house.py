@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import sources_made
+
 import tfzip
 
 PACKAGE = Path(tfzip.__file__).parent
@@ -18,6 +21,7 @@ ORDER = [
     ["lock", "mix", "run"],
     ["record", "policy", "calibration"],
     ["framing", "schema", "formats", "entries", "manifest"],
+    ["dataset_info"],
     ["below", "write", "index", "exif", "foreign", "headers"],
     ["bounds"],
     ["npy"],
@@ -59,7 +63,7 @@ ORDER = [
     ["export", "scorecard", "verify"],
     ["terminal"],
     ["interop"],
-    ["interop.tfx"],
+    ["interop.tfds", "interop.tfx"],
     ["demo"],
     ["__init__"],
     ["cli"],
@@ -158,6 +162,28 @@ for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--t
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_nothing_asks_for_beam_ray_or_tfx_by_itself(digits, digits_files, tmp_path):
+    """Nor does what tfzip imports, TFDS among it: whether they are installed or not."""
+    prepared = sources_made.tfds(sources_made.pictures_of(digits, tmp_path / "in", 20), tmp_path)
+    code = f"""
+import sys
+asked = []
+class Asked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("apache_beam", "ray", "tfx", "tfx_bsl", "tfrecord", "official"):
+            asked.append(name)
+sys.meta_path.insert(0, Asked())
+import tfzip
+export = tfzip.export({prepared.source()!r}, {digits_files["keras"]!r}, {str(tmp_path / "out")!r}, quiet=True)
+assert len(tfzip.select(export, {str(tmp_path / "chosen")!r}, min_confidence=0.1)) == len(export) == 20
+assert len(list(export.pseudo_labels(min_confidence=0.1))) == len(list(export.dataset())) == len(export[:]) == 20
+assert not tfzip.verify(export) and "tensorflow_datasets" in sys.modules
+assert not asked, asked
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_schemas_are_packaged():

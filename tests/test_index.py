@@ -353,6 +353,8 @@ def write_export(folder, filenames):
         "labels": {"names": [], "from": "none"},
         "pixels": None,
         "image": "none",
+        "formats": ["png"],
+        "tfds": {},
         "image_key": "image/encoded",
         "model": {
             **dict.fromkeys(("name", "format", "input", "takes"), "x"),

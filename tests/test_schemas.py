@@ -103,3 +103,40 @@ def test_the_metadata_schema_describes_every_feature_of_every_record(exported):
                 assert all(0 <= v <= 1 for v in values), name
             if feature.HasField("string_domain"):
                 assert {v.decode() for v in values} <= set(feature.string_domain.value), name
+
+
+def domains(export):
+    described = text_format.Parse(entry(export, "schema.pbtxt"), schema_pb2.Schema())
+    return {feature.name: feature.WhichOneof("domain_info") for feature in described.feature}
+
+
+def test_what_is_selected_may_be_what_a_prediction_may_be(digits, digits_model, tmp_path):
+    export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True, limit=100)
+    selected = tfzip.select(export, tmp_path / "selected", min_confidence=0.3, soft=True)
+    found = domains(selected)
+    for name in ("label", "confidence", "scores"):
+        assert found[f"image/class/{name}"] == found[f"prediction/{name}"] is not None
+    assert not tfzip.verify(selected)
+
+
+def test_classes_that_a_tfrecord_brought_may_be_any(digits, digits_model, tmp_path):
+    """Its labels are of other classes than the model's."""
+    examples = []
+    for number, image in enumerate(sorted((digits[0] / "0").iterdir())[:20]):
+        features = {
+            "image/encoded": {"bytes_list": {"value": [image.read_bytes()]}},
+            "image/class/label": {"int64_list": {"value": [990 + number]}},
+        }
+        example = tf.train.Example()
+        for name, value in features.items():
+            example.features.feature[name].CopyFrom(tf.train.Feature(**value))
+        examples.append(example.SerializeToString())
+    with tf.io.TFRecordWriter(str(tmp_path / "known.tfrecord")) as writer:
+        for example in examples:
+            writer.write(example)
+    out = tfzip.export(f"tfrecord:{tmp_path}/known.tfrecord", digits_model, str(tmp_path / "out"), quiet=True)
+    assert out[0].target is None
+    found = domains(out)
+    assert found["prediction/label"] == "int_domain"
+    assert found["image/class/label"] is None
+    assert not tfzip.verify(out)

@@ -234,16 +234,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_asked_is_told_in_a_line(labelled, tmp_path, case):
-    asked, said = WRONG[case]
-    with pytest.raises(UsageError) as raised:
-        tfzip.select(labelled, tmp_path / "out", **asked)
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "out").exists()
-
-
 ODD = {
     "text for a number": ({"min_confidence": "0.9"}, "--min-confidence '0.9': give a number from 0 to 1"),
     "nothing for a number": ({"min_margin": None}, "--min-margin None: give a number from 0 to 1"),
@@ -261,13 +251,14 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("case", ODD)
-def test_odd_arguments_are_told_in_a_line(labelled, tmp_path, case):
-    asked, said = ODD[case]
+@pytest.mark.parametrize("case", [*WRONG, *ODD])
+def test_what_cannot_be_asked_is_told_in_a_line(labelled, tmp_path, case):
+    asked, said = (WRONG | ODD)[case]
     with pytest.raises(UsageError) as raised:
         tfzip.select(labelled, tmp_path / "out", **asked)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_numbers_of_numpy_are_numbers(labelled, tmp_path):

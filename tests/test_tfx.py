@@ -598,3 +598,11 @@ def test_one_schema_for_several_splits_says_only_what_is_so_in_all():
         ("extra/note", schema_pb2.BYTES),
         ("image/width", schema_pb2.INT),
     ]
+
+
+def test_what_the_readme_of_the_schemas_shows_works(folder, digits_model, capsys):
+    text = (README.parent / "schemas" / "README.md").read_text()
+    (piece,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    tfzip.export("photos", digits_model, str(folder / "labelled"), quiet=True, shards=2)
+    exec(piece, {})
+    assert capsys.readouterr().out.splitlines()[-1] == "{}"

@@ -45,13 +45,14 @@ _ON_NONFINITE = flag("on_nonfinite")
 
 
 class Done(NamedTuple):
-    """One finished shard: what its file holds, how many slots went into it, what failed of them, and its rows."""
+    """One finished shard: what its file holds, how many slots went into it, what failed of them, formats, and rows."""
 
     records: int
     bytes: int
     sha256: str
     slots: int
     failures: Sequence[Failure]
+    formats: Sequence[str]
     part: index.Part
 
 

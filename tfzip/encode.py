@@ -19,7 +19,8 @@ from tfzip.record import ENCODED, FeatureSpec
 from tfzip.sources import Element
 
 ROW = (
-    "slot", "filename", "label", "text", "confidence", "margin", "entropy", "nonfinite", "truth", "truth_text",
+    "slot", "filename", "format", "label", "text", "confidence", "margin", "entropy", "nonfinite",
+    "truth", "truth_text",
 )  # fmt: skip
 """What leaves the graph beside the serialized records, for the index; the truth where the source knows it."""
 
@@ -51,6 +52,7 @@ def encoder(
 
     def encode(batch: Element) -> Element:
         values = batch | _image_values(batch)
+        values["format"] = values[record.FORMAT]
         row = {name: values[name] for name in ROW if name in values}
         if index_scores:
             row["scores"] = values[record.SCORES]

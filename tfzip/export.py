@@ -200,10 +200,11 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
             checkpoint.begin(layout, job)
         before = sum(shard.slots for shard in done)
         shards, failures = _write_shards(job, layout, done)
+        formats = sorted({name for shard in done for name in shard.formats})
         counted = sum(shard.records for shard in shards) + len(failures)
         if job.images not in (None, counted):
             raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
-        _write_index(job, layout, described, shards, failures)
+        _write_index(job, layout, described, shards, failures, formats)
         run.write(layout.work_run, started, counted - before, tensorflow=_tensorflow_version())
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
@@ -280,11 +281,13 @@ def _write_shard(
 ) -> Done:
     """Write one shard, adding to the failures."""
     rows, slots, earlier = [], 0, len(failures)
+    formats: set[bytes] = set()
     stop = int(job.plan.bounds[shard + 1]) if job.plan else None
     allowed = job.options.allowed_failures(job.images)
     with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
         for outcome in outcomes.of(shard, stop):
             writer.write(outcome.rows.pop("serialized"))
+            formats.update(outcome.rows.pop("format").tolist())
             rows.append(outcome.rows)
             slots += len(outcome.slots)
             failures += outcome.failures
@@ -297,6 +300,7 @@ def _write_shard(
         "sha256": writer.sha256,
         "slots": slots,
         "failures": failures[earlier:],
+        "formats": sorted(name.decode() for name in formats),
     }
     columns, texts = _rows(job, rows, writer.records)
     return checkpoint.save_shard(layout, shard, notes, {**columns, **writer.locations}, texts)
@@ -349,11 +353,17 @@ def _rows(job: Job, rows: Sequence[Rows], records: int) -> tuple[dict[str, Any],
 
 
 def _write_index(
-    job: Job, layout: Layout, described: str, shards: Sequence[Shard], failures: Sequence[Failure]
+    job: Job,
+    layout: Layout,
+    described: str,
+    shards: Sequence[Shard],
+    failures: Sequence[Failure],
+    formats: Sequence[str],
 ) -> None:
     parts = [layout.work_rows(shard) for shard in range(len(shards))]
     nonfinite = sum(int(index.Part(part, shard).column("nonfinite").sum()) for shard, part in enumerate(parts))
-    facts = manifest(job, shards, failures, nonfinite)
+    facts = manifest(job, shards, failures, nonfinite, formats)
+    facts["tfds"] = layout.keep_for_tfds(facts)
     index.write_index(layout.work_index, facts, job.names, described, parts, failures)
 
 

@@ -41,6 +41,15 @@ def translate(encoded: tf.Tensor | bytes, max_pixels: int = MAX_PIXELS) -> tf.Te
     return tf.constant(_as_png(encoded.numpy(), name, max_pixels))
 
 
+def translated(encoded: tf.Tensor) -> tf.Tensor:
+    """Graph: the same; what is wrong is an error of the operation."""
+    return tf.cond(
+        formats.is_lacking(encoded),
+        lambda: tf.ensure_shape(tf.py_function(translate, [encoded], tf.string), ()),
+        lambda: encoded,
+    )
+
+
 def _as_png(encoded: bytes, name: str, max_pixels: int) -> bytes:
     try:
         from PIL import Image, UnidentifiedImageError

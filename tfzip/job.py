@@ -331,10 +331,12 @@ def _batch_size(options: Options, given: Input, streamed: bool) -> int:
     return min(largest, 1 << (fitting.bit_length() - 1))
 
 
-def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure], nonfinite: int) -> dict[str, Any]:
+def manifest(
+    job: Job, shards: Sequence[Shard], failures: Sequence[Failure], nonfinite: int, formats: Sequence[str]
+) -> dict[str, Any]:
     """What manifest.json says (`schemas/manifest.schema.json`); nothing in it depends on when or where.
 
-    `nonfinite` is how many records have a prediction that is not finite.
+    `nonfinite` is how many records have a prediction that is not finite, `formats` are those of the images.
     """
     options, ready, task = job.options, job.predictor, job.task
     return {
@@ -358,6 +360,7 @@ def manifest(job: Job, shards: Sequence[Shard], failures: Sequence[Failure], non
         "labels": {"names": list(job.names), "from": job.names_origin},
         "pixels": _pixels(job),
         "image": options.image,
+        "formats": list(formats),
         "image_key": record.ENCODED if options.image != "keep" else job.image_key,
         "model": {
             "name": ready.name,

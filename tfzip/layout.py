@@ -7,9 +7,10 @@ export, and one that replaces another leaves that alone until it has finished it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from tfzip import lock, storage
+from tfzip import dataset_info, lock, storage
 from tfzip.errors import CorruptError, OutputExistsError, UsageError
 from tfzip.index import INDEX, Index
 from tfzip.naming import ShardName
@@ -18,6 +19,7 @@ from tfzip.read import TFX_FOLDER
 LAYOUTS = ("flat", "tfx")
 RUN = "run.json"
 _WORK = ".tfzip"
+_TFDS = "tfds-"
 _PLAN, _PUBLISHED = "plan.json", "published.json"
 _TFX_FOLDERS = ("Split-", TFX_FOLDER)
 
@@ -70,6 +72,13 @@ class Layout:
     def work_index(self) -> str:
         """The index while it is written."""
         return storage.join(self._work, INDEX)
+
+    def keep_for_tfds(self, manifest: Mapping[str, Any]) -> dict[str, str]:
+        """Write what TFDS wants to know where it waits for all else; the SHA-256 of each file."""
+        files = dataset_info.files(manifest)
+        for name, content in files.items():
+            storage.write_whole(storage.join(self._work, _TFDS + name), content)
+        return dataset_info.digests(files)
 
     @property
     def work_run(self) -> str:
@@ -158,13 +167,16 @@ class Layout:
         Cut short at any point, it can be called again.
         """
         old = self._old_files()
-        storage.remove(storage.join(self._home, name) for name in (INDEX, RUN))
+        storage.remove(storage.join(self._home, name) for name in (INDEX, RUN, *dataset_info.NAMES))
         storage.remove(storage.join(self.out, file) for file in old if file not in files)
         folder = storage.join(self.out, self._shard_prefix)
         storage.makedirs(folder)
         for shard, file in enumerate(files):
             if storage.exists(self.work_shard(shard)):
                 storage.rename(self.work_shard(shard), storage.join(self.out, file))
+        for name in storage.listdir(self._work):
+            if name.startswith(_TFDS):
+                storage.rename(storage.join(self._work, name), storage.join(self._home, name.removeprefix(_TFDS)))
         storage.rename(self.work_run, storage.join(self._home, RUN))
         for synced in (folder, self._home):
             storage.sync_folder(synced)

@@ -59,6 +59,7 @@ _FORM = {
         },
     ),
     "image": str,
+    "formats": [str],
     "image_key": str,
     "model": {
         **dict.fromkeys(("name", "format", "input", "takes"), str),
@@ -70,6 +71,7 @@ _FORM = {
     "shuffle": (None, range(2**128 + 1)),
     "limit": (None, _COUNT),
     "features": _Each({"dtype": {"bytes", "int64", "float"}, "shape": [(None, _COUNT)]}),
+    "tfds": _Each(_SHA256),
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
 }
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import bounds, decode, foreign, formats, policy, predict
+from tfzip import bounds, decode, foreign, policy, predict
 from tfzip.errors import UsageError
-from tfzip.options import SCALES, Options
+from tfzip.options import SCALES
 from tfzip.read import Export
 from tfzip.record import FILENAME
 from tfzip.selection import Rules, select_rows
@@ -158,11 +158,7 @@ def _reader(export: Export, chosen: _Chosen) -> Callable[[tf.Tensor, tf.Tensor],
         told = ["the index and the record differ in the filename:", parsed[FILENAME], names[place]]
         with tf.control_dependencies([tf.debugging.Assert(parsed[FILENAME] == names[place], told)]):
             encoded = tf.identity(parsed[export.image_key])
-        return tf.cond(
-            formats.is_lacking(encoded),
-            lambda: tf.ensure_shape(tf.py_function(foreign.translate, [encoded], tf.string), ()),
-            lambda: encoded,
-        )
+        return foreign.translated(encoded)
 
     return read
 
@@ -170,9 +166,7 @@ def _reader(export: Export, chosen: _Chosen) -> Callable[[tf.Tensor, tf.Tensor],
 def _preparer(export: Export, size: tuple[int, int] | None, scale: str | None) -> Any:
     """A graph function: encoded bytes -> the image as the export's model had it."""
     pixels = export.manifest["pixels"] or {}
-    size = Options(image_size=size, scale=scale or "auto").size or (
-        (pixels["height"], pixels["width"]) if pixels else None
-    )
+    size = size or ((pixels["height"], pixels["width"]) if pixels else None)
     if size is None:
         raise UsageError(f"{export.path}: {_SIZED}")
     if scale is None and pixels.get("preprocess"):

@@ -69,6 +69,13 @@ def open(path: str | os.PathLike[str], split: str | None = None, *, max_pixels: 
     return Export(path, split, max_pixels=max_pixels)
 
 
+def open_splits(path: str | os.PathLike[str]) -> list[Export]:
+    """Open every split in a folder: the only one, or in the tfx layout all; raises what `open` does."""
+    path = os.fspath(path)
+    splits = [] if storage.exists(storage.join(path, INDEX)) or not storage.isdir(path) else _finished(path)
+    return [Export(path, split) for split in splits] or [Export(path)]
+
+
 class Export:
     """The records of one split, in the order of its shards.
 
@@ -160,13 +167,18 @@ class Export:
     @cached_property
     def run(self) -> Mapping[str, Any]:
         """When, where and how fast the export was made, from run.json; empty if that is gone."""
-        path = storage.join(self._index.path.rpartition("/")[0], "run.json")
+        path = storage.join(self.home, "run.json")
         try:
             with storage.open(path if storage.isfile(path) else os.devnull, "r") as file:
                 run = json.loads(file.read(_LARGEST_RUN))
         except (OSError, ValueError, RecursionError):
             return {}
         return run if isinstance(run, dict) else {}
+
+    @property
+    def home(self) -> str:
+        """The folder of the index and of what else is not a shard."""
+        return self._index.path.rpartition("/")[0]
 
     @cached_property
     def shards(self) -> list[str]:
@@ -497,11 +509,7 @@ def _find_index(path: str, split: str | None) -> str:
     if not storage.isdir(path):
         is_there = f"{path} is a file: give the folder that the export was written to"
         raise NotAnExportError(is_there if storage.exists(path) else f"{path}: no such folder")
-    finished = [
-        name.removeprefix(TFX_FOLDER)
-        for name in storage.listdir(path)
-        if name.startswith(TFX_FOLDER) and storage.exists(storage.join(path, f"{name}/{INDEX}"))
-    ]
+    finished = _finished(path)
     if split is None and len(finished) > 1:
         raise UsageError(f"{path} holds the splits {', '.join(finished)}: say which with --split")
     chosen = split if split is not None else next(iter(finished), None)
@@ -509,6 +517,15 @@ def _find_index(path: str, split: str | None) -> str:
         what = f"the split {split!r}" if finished else "a finished export (it has no index.zip)"
         raise NotAnExportError(f"{path} does not hold {what}")
     return storage.join(path, f"{TFX_FOLDER}{chosen}/{INDEX}")
+
+
+def _finished(path: str) -> list[str]:
+    """The splits of the tfx layout that have an index."""
+    return [
+        name.removeprefix(TFX_FOLDER)
+        for name in sorted(storage.listdir(path))
+        if name.startswith(TFX_FOLDER) and storage.exists(storage.join(path, f"{name}/{INDEX}"))
+    ]
 
 
 def _parsing(key: str, spec: FeatureSpec) -> Any:

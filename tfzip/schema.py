@@ -15,11 +15,20 @@ if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
 _LONGEST_ESCAPE = 16  # of a character: some versions of protobuf escape each byte of what is not ASCII
+_PREDICTED = {  # what is selected is a prediction, so its values are those that a prediction may have
+    record.CLASS_LABEL: record.LABEL,
+    record.CLASS_TEXT: record.TEXT,
+    record.CLASS_CONFIDENCE: record.CONFIDENCE,
+    record.CLASS_SCORES: record.SCORES,
+}
 _TYPES = {"bytes": "BYTES", "int64": "INT", "float": "FLOAT"}
 
 
-def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> str:
-    """The schema in protobuf's text format: every feature required, with its shape and the values it may have."""
+def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str], *, selected: bool = False) -> str:
+    """The schema in protobuf's text format: every feature required, with its shape and the values it may have.
+
+    `selected` says that `image/class/*` are this export's own, not what a TFRecord had before.
+    """
     schema = _schema_pb2().Schema()
     (classes,) = features[record.SCORES].shape if record.SCORES in features else (len(labels),)
     tasks = ("multiclass", "multilabel")
@@ -27,14 +36,13 @@ def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> s
     for key, spec in sorted(features.items()):
         feature = _add_feature(schema, key, spec)
         if spec == written.get(key, spec):  # another of the same name is what a TFRecord had before
-            _add_domain(feature, key, classes or 0, labels)
+            _add_domain(feature, _PREDICTED.get(key, key) if selected else key, classes or 0, labels)
     text: str = text_format.MessageToString(schema)
     return text
 
 
-def describes(text: str, features: Mapping[str, FeatureSpec], labels: Sequence[str]) -> bool:
+def describes(text: str, expected: str) -> bool:
     """Whether a schema says what `schema_text` does, in whichever way protobuf puts it."""
-    expected = schema_text(features, labels)
     if text == expected:
         return True
     if len(text) > _LONGEST_ESCAPE * len(expected):

@@ -166,12 +166,13 @@ def _was_stopped_late(part: _Part) -> bool:
     if not layout.is_unfinished or _plan_at(layout.work_plan) != part.plan:
         return False
     try:
-        shards = index.Index(layout.work_index).manifest["shards"]
+        manifest = index.Index(layout.work_index).manifest
     except CorruptError:  # as a loss of power may leave it
         return False
+    layout.keep_for_tfds(manifest)
     if not storage.exists(layout.work_run):
         run.write(layout.work_run, time.time(), len(part.places))
-    layout.publish([shard["file"] for shard in shards])
+    layout.publish([shard["file"] for shard in manifest["shards"]])
     return True
 
 
@@ -236,8 +237,9 @@ def _write_part(part: _Part) -> None:
         for number, writer in enumerate(made)
     ]
     facts, labels = _manifest(part, shards), part.export.labels
-    described = schema.schema_text(part.features, labels)
+    described = schema.schema_text(part.features, labels, selected=True)
     rows = [layout.work_rows(number) for number in range(len(shards))]
+    facts["tfds"] = layout.keep_for_tfds(facts)
     index.write_index(layout.work_index, facts, labels, described, rows, [])
     run.write(layout.work_run, started, len(part.places))
     storage.write_whole(layout.work_plan, json.dumps(part.plan).encode())  # from here on it can only be finished

@@ -299,7 +299,8 @@ class _Said:
         if temperature == 1 and (len(self._exports) == 1 or combine == "agree"):
             return policy.agreed([_columns(*each) for each in zip(self._exports, self._at, strict=True)])
         key = self._keys()
-        chunks = [np.arange(len(self.rows))[part] for part in _chunks(len(self.rows), self.classes)]
+        places = np.arange(len(self.rows))
+        chunks = [places[part] for part in _chunks(len(self.rows), self.classes)]
         parts = [policy.of_scores(key[places], self.scores(places, temperature)) for places in chunks]
         return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 

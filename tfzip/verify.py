@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tfzip import framing, naming, schema, storage
+from tfzip import dataset_info, framing, naming, schema, storage
 from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Array, Index, hash_filename, hash_filenames, labels_text
 from tfzip.manifest import feature_specs
@@ -23,6 +23,7 @@ from tfzip.rows import Rows, Said, said, together
 SAMPLE = 100
 """Images that are run through a model again, if not asked otherwise."""
 
+_PART = 1 << 20
 _SHOWN = 5
 """Of many problems of one kind, or in one shard, so many are told."""
 
@@ -86,6 +87,7 @@ def _problems(export: Export) -> Iterator[str]:
         yield str(error)
         return
     yield from _stray_problems(export)
+    yield from _tfds_problems(export)
     first, table = 0, index.table("metadata.csv")
     for shard, entry in enumerate(manifest["shards"]):
         rows = range(first, first + entry["records"])
@@ -95,6 +97,33 @@ def _problems(export: Export) -> Iterator[str]:
         first = rows.stop
 
 
+def _tfds_problems(export: Export) -> Iterator[str]:
+    """What TFDS reads first, which would mislead it if it were of another export."""
+    for name in dataset_info.NAMES:
+        path, written = storage.join(export.home, name), export.manifest["tfds"].get(name)
+        if written is None and storage.exists(path):
+            yield f"{name}: it is no part of this export, and misleads TFDS"
+        elif written is not None and written != _sha256(path):
+            yield f"{name}: " + ("not as it was written" if storage.isfile(path) else "the file is missing")
+
+
+def _sha256(path: str) -> str | None:
+    """Of a file; None if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with storage.open(path, "rb") as file:
+            while part := file.read(_PART):
+                digest.update(part)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _schema(manifest: Any) -> str:
+    selected = manifest.get("selection") is not None
+    return schema.schema_text(feature_specs(manifest), manifest["labels"]["names"], selected=selected)
+
+
 def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
     """The index against itself: what the zip notes, labels, lookup, tables."""
     yield from (f"index.zip: what the zip notes of {name} is not as written" for name in index.odd_entries)
@@ -102,7 +131,7 @@ def _index_problems(index: Index, manifest: Any) -> Iterator[str]:
         yield "index.zip: labels.txt does not hold the manifest's names"
     if np.count_nonzero(index.column("nonfinite")) != manifest["counts"]["nonfinite"]:
         yield "index.zip: the manifest counts other predictions that are not a number"
-    if not schema.describes(index.text("schema.pbtxt"), feature_specs(manifest), manifest["labels"]["names"]):
+    if not schema.describes(index.text("schema.pbtxt"), _schema(manifest)):
         yield "index.zip: schema.pbtxt does not describe the manifest's features"
     names = index.filenames()
     hashes = hash_filenames(names)
