@@ -554,6 +554,7 @@ BROKEN = {
     "a score that is no number": ("prediction/scores", first("float_list", np.nan), "FLOAT_TYPE_HAS_NAN"),
     "a confidence that is no number": ("prediction/confidence", first("float_list", np.nan), "FLOAT_TYPE_HAS_NAN"),
     "an unknown class": ("prediction/text", first("bytes_list", b"ten"), "ENUM_TYPE_UNEXPECTED_STRING_VALUES"),
+    "a pseudo-label beyond the last": ("image/class/label", first("int64_list", 10), "INT_TYPE_BIG_INT"),
     "a feature missing": ("image/filename", remove, "FEATURE_TYPE_LOW_FRACTION_PRESENT"),
     "scores missing": ("prediction/scores", lambda f, key: f[key].float_list.value.pop(), "INVALID_FEATURE_SHAPE"),
 }
@@ -561,13 +562,14 @@ BROKEN = {
 
 @pytest.mark.parametrize("exported", ["multiclass"], indirect=True)
 @pytest.mark.parametrize("broken", BROKEN)
-def test_tfdv_names_what_is_wrong_with_one_record(exported, broken):
+def test_tfdv_names_what_is_wrong_with_one_record(exported, broken, tmp_path):
     key, change, reason = BROKEN[broken]
-    records = serialized(exported)
+    judged = tfzip.select(exported, tmp_path) if key.startswith("image/class/") else exported
+    records = serialized(judged)
     example = tf.train.Example.FromString(records[7])
     change(example.features.feature, key)
     records[7] = example.SerializeToString()
-    found = faults(exported, records)
+    found = faults(judged, records)
     assert set(found) == {key}
     assert reason in found[key]
 
