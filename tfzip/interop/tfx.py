@@ -237,7 +237,8 @@ class TfzipSelect(base_component.BaseComponent):  # type: ignore[misc]
     """Chooses what to train on from what TfzipExport emits: pseudo-labels, in `image/class/*` of Examples.
 
     Each split is selected from. With `validation=0.1` a tenth of the only split becomes the split `eval`, which
-    Trainer evaluates with. `outputs["output_examples"]` and `outputs["schema"]` are as those of TfzipExport.
+    Trainer evaluates with (`validation_split` gives it another name). `outputs["output_examples"]` and
+    `outputs["schema"]` are as those of TfzipExport.
 
     Args:
         examples: the Examples that TfzipExport or TfzipSelect emits.
