@@ -63,7 +63,7 @@ ORDER = [
     ["export", "scorecard", "verify"],
     ["terminal"],
     ["interop"],
-    ["interop.tfds"],
+    ["interop.tfds", "interop.tfx"],
     ["demo"],
     ["__init__"],
     ["cli"],
@@ -143,7 +143,8 @@ def test_the_functions_stay_functions_when_their_modules_are_imported():
 
 def test_importing_tfzip_or_asking_for_help_does_not_import_tensorflow():
     code = "import sys, tfzip, tfzip.cli\ntry: tfzip.cli.main(['export', '--help'])\nexcept SystemExit: pass\n"
-    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL'} & set(sys.modules)\nassert not heavy, heavy"
+    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL', 'tfx', 'apache_beam'} & set(sys.modules)\n"
+    code += "assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -202,3 +203,11 @@ def test_every_error_is_on_one_side_of_the_tree():
         assert issubclass(kind, errors.UsageError) != issubclass(kind, errors.DataError)
         assert kind.exit_code == (2 if issubclass(kind, errors.UsageError) else 1)
         assert kind.__name__ in errors.__doc__
+
+
+def test_the_tfx_components_name_the_pip_command_where_tfx_is_missing():
+    code = "import sys, tfzip; sys.modules['tfx'] = None\n"
+    code += "try: import tfzip.interop.tfx\nexcept tfzip.UsageError as error: print(error)"
+    told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert "pip install 'tfzip[tfx]'" in told
+    assert told.count("\n") == 1

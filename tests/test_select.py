@@ -136,13 +136,13 @@ def test_balance_weighs_and_repeats_no_filename(labelled, tmp_path):
     assert len({record.filename for record in records}) == len(records)
 
 
-@pytest.mark.parametrize("layout", ["flat", "tfx"])
-def test_a_share_is_for_validation(labelled, tmp_path, layout):
-    out = tmp_path / "out"
-    train = tfzip.select(labelled, out, validation=0.25, seed=7, layout=layout)
-    held = tfzip.open(out, "validation") if layout == "tfx" else tfzip.open(out / "validation")
+@pytest.mark.parametrize(("layout", "split"), [("flat", "validation"), ("tfx", "validation"), ("tfx", "eval")])
+def test_a_share_is_for_validation(labelled, tmp_path, layout, split):
+    out, named = tmp_path / "out", {} if split == "validation" else {"validation_split": split}
+    train = tfzip.select(labelled, out, validation=0.25, seed=7, layout=layout, **named)
+    held = tfzip.open(out, split) if layout == "tfx" else tfzip.open(out / split)
     names = [{record.filename for record in export.records()} for export in (train, held)]
-    assert (train.split, held.split) == ("train", "validation")
+    assert (train.split, held.split) == ("train", split)
     assert names[0] | names[1] == {record.filename for record in labelled.records()}
     assert not names[0] & names[1]
     assert 60 < len(names[1]) < 140
@@ -228,6 +228,9 @@ WRONG = {
     "one path for a list": ({"others": "a"}, "--with a: give a list of exports"),
     "validation of none": ({"validation": 1e-9}, "none of the 400 that are selected are for validation"),
     "validation of all": ({"validation": 1}, "all 400 that are selected are for validation"),
+    "one name for two": ({"validation": 0.5, "validation_split": "train"}, "give the split for training another name"),
+    "a name of nothing": ({"validation_split": "eval"}, "--validation-split eval has no effect without --validation"),
+    "a name that is none": ({"validation": 0.5, "validation_split": "a/b"}, "--validation-split 'a/b': use letters"),
 }
 
 

@@ -19,7 +19,7 @@ from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
-from tfzip.select import SHAPE, settled
+from tfzip.select import SHAPE, VALIDATION, settled
 from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
@@ -143,7 +143,8 @@ def _select(parsed: argparse.Namespace) -> None:
         rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
         settled(export, **shape)
         chosen = select_rows(export, rules)
-        made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, **shape)
+        held = parsed.validation_split
+        made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, held, **shape)
         print(terminal.selected(export, chosen))
     print("dry run: nothing was written" if made is None else terminal.written(made, parsed.out, _called_as()))
 
@@ -466,6 +467,10 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
     )
+    group.add_argument(
+        "--validation-split", default=VALIDATION, metavar="NAME",
+        help="another name for that split, as TFX's eval (default: validation)",
+    )  # fmt: skip
     add(group, "seed", "of that draw", type=int, metavar="SEED")
 
     group = parser.add_argument_group("output", "as in export; name, split, compression: as in OUT if not given")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
@@ -52,6 +52,20 @@ def describes(text: str, expected: str) -> bool:
     except (text_format.ParseError, RecursionError):
         return False
     return bool(one == other)
+
+
+def joined(texts: Iterable[str]) -> str:
+    """One schema for several splits; of a feature that is not the same in all of them, only its name and type."""
+    schemas = [text_format.Parse(text, _schema_pb2().Schema()) for text in texts]
+    found = [{feature.name: feature for feature in each.feature} for each in schemas]
+    whole = _schema_pb2().Schema()
+    for name, feature in sorted({name: feature for each in found for name, feature in each.items()}.items()):
+        if all(each.get(name) == feature for each in found):
+            whole.feature.append(feature)
+        else:
+            whole.feature.add(name=name, type=feature.type)
+    text: str = text_format.MessageToString(whole)
+    return text
 
 
 def _schema_pb2() -> Any:

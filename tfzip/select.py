@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfzip import index, record, run, schema, selection, storage
+from tfzip import index, naming, record, run, schema, selection, storage
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
 from tfzip.options import MOST_SHARDS, Options
@@ -25,7 +25,7 @@ from tfzip.version import __version__
 from tfzip.write import ShardWriter
 
 VALIDATION = "validation"
-"""The split that holds what is for validation."""
+"""The split that holds what is for validation, if it is given no other name."""
 
 _BATCH = 256  # records between two looks at how large a shard has become
 _BATCH_BYTES = 1 << 24  # of them, about: of large images fewer
@@ -40,13 +40,13 @@ def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:
 
     Each record gets `image/class/label`, `text`, `confidence` and `weight` (and `scores` with `soft`), which are what
     to train on; all else of it stays as it is. With `validation` there are two splits: `OUT/train` and
-    `OUT/validation`, or both in OUT in the tfx layout; the one for training is opened.
+    `OUT/validation` (or `validation_split`), or both in OUT in the tfx layout; the one for training is opened.
 
     Args:
         export: of class scores.
         out: a folder, empty or new.
         asked: the fields of `Rules`, and `name`, `split`, `layout`, `shard_size`, `shard_records`, `compression` and
-            `overwrite` as in `tfzip.export`; name and split are the export's if not given.
+            `overwrite` as in `tfzip.export`, and `validation_split`; name and split are the export's if not given.
 
     Raises:
         UsageError: the rules do not fit the export, or choose nothing.
@@ -54,7 +54,7 @@ def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:
         OutputError: OUT cannot be written any more.
         CorruptError: a record of the export is damaged.
     """
-    shape = {name: asked.pop(name) for name in SHAPE if name in asked}
+    shape = {name: asked.pop(name) for name in (*SHAPE, "validation_split") if name in asked}
     try:
         rules = Rules(**asked)
     except TypeError as error:
@@ -62,14 +62,21 @@ def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:
     return write(export, rules, selection.select_rows(export, rules), out, **shape)
 
 
-def write(export: Export, rules: Rules, chosen: Selection, out: str | os.PathLike[str], **shape: Any) -> Export:
+def write(
+    export: Export,
+    rules: Rules,
+    chosen: Selection,
+    out: str | os.PathLike[str],
+    validation_split: str = VALIDATION,
+    **shape: Any,
+) -> Export:
     """Write what was selected; returns and raises what `select` does."""
     settings = settled(export, **shape)
-    parts = _parts(rules, chosen, settings, os.fspath(out))
+    parts = _parts(rules, chosen, settings, os.fspath(out), validation_split)
     exports = [export, *(other if isinstance(other, Export) else open_export(other) for other in rules.others)]
     _check_apart(parts, exports)
     facts = _facts(exports, rules, chosen)
-    again = VALIDATION if _is_half_done(parts, facts) else None
+    again = validation_split if _is_half_done(parts, facts) else None
     for layout, _ in parts:
         layout.check_free(settings.overwrite or layout.split == again)
     for layout, places in parts:
@@ -88,19 +95,24 @@ def settled(export: Export, **shape: Any) -> Options:
     return Options(**{name: export.manifest[name] for name in ("name", "split", "compression")} | given)
 
 
-def _parts(rules: Rules, chosen: Selection, settings: Options, out: str) -> list[tuple[Layout, selection.Rows]]:
+def _parts(
+    rules: Rules, chosen: Selection, settings: Options, out: str, validation_split: str
+) -> list[tuple[Layout, selection.Rows]]:
     """The folders to write, and which of the chosen go to each; what is for training comes last."""
     held, split = chosen.choice.validation, settings.split
     if not out:
         raise UsageError("--out is empty; give a folder")
     if not rules.validation:
+        if validation_split != VALIDATION:
+            raise UsageError(f"--validation-split {validation_split} has no effect without --validation")
         return [(_layout(settings, out, split), np.arange(len(held)))]
     if held.all() or not held.any():
         how, better = ("all", "smaller") if held.any() else ("none of the", "larger")
         raise UsageError(f"{how} {len(held)} that are selected are for validation; give a {better} --validation")
-    if split == VALIDATION:
+    naming.check_name("validation-split", validation_split)
+    if split == validation_split:
         raise UsageError(f"--split {split} and --validation: give the split for training another name")
-    wanted = {VALIDATION: np.flatnonzero(held), split: np.flatnonzero(~held)}
+    wanted = {validation_split: np.flatnonzero(held), split: np.flatnonzero(~held)}
     folders = _folders(settings.layout, out, list(wanted))
     return [(_layout(settings, folders[name], name), places) for name, places in wanted.items()]
 
