@@ -112,7 +112,8 @@ def test_every_piece_of_python_works(text, photographs_model):
 def test_every_option_it_names_exists(text):
     command = [sys.executable, "-m", "tfzip"]
     helps = [subprocess.check_output([*command, name, "--help"], text=True) for name in ("export", "select", "demo")]
-    known = " ".join([cli._parser().format_help(), *helps, "--image --json --to --deep"])
+    tests = (ROOT / "scripts" / "test").read_text()
+    known = " ".join([cli._parser().format_help(), *helps, tests, "--image --json --to --deep"])
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
         assert option in known, option
 

@@ -8,6 +8,7 @@ import shutil
 import matplotlib
 import numpy as np
 import pytest
+import readers
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -180,6 +181,13 @@ def test_class_names(exports):
     assert twice.num_classes == 10
     truth = interop.builder(exports["gzip"]).info.features["truth/label"]
     assert truth.names == exports["gzip"].labels
+
+
+@pytest.mark.parametrize(("reader", "kind"), [("TFDS", "gzip"), ("TFDS by itself", "plain")])
+def test_the_code_in_the_readme(exports, reader, kind):
+    code = readers.reading(reader).replace("labelled", exports[kind].path)
+    dataset = eval(code, {"tfzip": tfzip, "tfds": tfds}).as_dataset(split="train", read_config=IN_ORDER)
+    assert compared(exports[kind], dataset) == 120
 
 
 def test_loaded_by_name(digits, digits_model, tmp_path):

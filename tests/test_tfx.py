@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import readers
 import tensorflow as tf
 
 import tfzip
@@ -226,7 +227,14 @@ def bytes_feature(value):
 
 
 @pytest.fixture(scope="module")
-def pipeline(others):
+def exported(folder, digits_model):
+    """An export in the tfx layout, made without TFX, in `labelled/`."""
+    out = str(folder / "labelled")
+    return tfzip.export(str(folder / "photos"), digits_model, out, layout="tfx", shards=2, limit=70, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def pipeline(others, exported):
     """Export, validation, selection, training, the next round; BulkInferrer; other Examples as source; a refusal."""
     from tfx import v1 as tfx
 
@@ -257,13 +265,17 @@ def pipeline(others):
     fine = parts.ExampleValidator(seen.outputs["statistics"], given.outputs["schema"]).with_id("fine")
     both = TfzipSelect(given.outputs["output_examples"], soft=True).with_id("both")
 
+    shown = {"Importer": tfx.dsl.Importer, "Examples": tfx.types.standard_artifacts.Examples}
+    found = eval(readers.reading("TFX").replace("labelled", str(folder / "labelled")), shown).with_id("found")
+    counted = parts.StatisticsGen(found.outputs["result"]).with_id("counted")
+
     blessing = imported(folder, "refused", "ModelBlessing", blessed=0)
     photos = tfx.dsl.experimental.RuntimeParameter("photos", str, "photos")
     refused = TfzipExport(photos, model=model, model_blessing=blessing.outputs["result"], **SAID).with_id("unblessed")
     nothing = TfzipSelect(refused.outputs["output_examples"], validation=0.2).with_id("nothing")
     return run(
         folder, "pipeline", teacher, labelled, statistics, schema, validator, chosen, student, again, bulk,
-        generated, given, seen, fine, both, blessing, refused, nothing,
+        generated, given, seen, fine, both, found, counted, blessing, refused, nothing,
     )  # fmt: skip
 
 
@@ -289,6 +301,14 @@ def test_statistics_are_of_every_record_and_show_no_anomaly(pipeline):
     (found,) = tfdv.load_stats_binary(f"{statistics.uri}/Split-train/FeatureStats.pb").datasets
     assert found.num_examples == 300
     assert anomalies(pipeline, "ExampleValidator") == {"train": {}}
+
+
+def test_an_export_made_elsewhere_is_an_artifact_too(pipeline, exported):
+    import tensorflow_data_validation as tfdv
+
+    statistics = emitted(pipeline, "counted", "statistics")
+    (found,) = tfdv.load_stats_binary(f"{statistics.uri}/Split-train/FeatureStats.pb").datasets
+    assert found.num_examples == len(exported) == 70
 
 
 def test_what_is_selected_is_two_splits_of_one_artifact(pipeline):
