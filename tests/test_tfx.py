@@ -227,14 +227,14 @@ def bytes_feature(value):
 
 
 @pytest.fixture(scope="module")
-def exported(folder, digits_model):
+def elsewhere(folder, digits_model):
     """An export in the tfx layout, made without TFX, in `labelled/`."""
     out = str(folder / "labelled")
     return tfzip.export(str(folder / "photos"), digits_model, out, layout="tfx", shards=2, limit=70, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def pipeline(others, exported):
+def pipeline(others, elsewhere):
     """Export, validation, selection, training, the next round; BulkInferrer; other Examples as source; a refusal."""
     from tfx import v1 as tfx
 
@@ -266,7 +266,7 @@ def pipeline(others, exported):
     both = TfzipSelect(given.outputs["output_examples"], soft=True).with_id("both")
 
     shown = {"Importer": tfx.dsl.Importer, "Examples": tfx.types.standard_artifacts.Examples}
-    found = eval(readers.reading("TFX").replace("labelled", str(folder / "labelled")), shown).with_id("found")
+    found = eval(readers.reading("TFX").replace("labelled", elsewhere.path), shown).with_id("found")
     counted = parts.StatisticsGen(found.outputs["result"]).with_id("counted")
 
     blessing = imported(folder, "refused", "ModelBlessing", blessed=0)
@@ -303,12 +303,12 @@ def test_statistics_are_of_every_record_and_show_no_anomaly(pipeline):
     assert anomalies(pipeline, "ExampleValidator") == {"train": {}}
 
 
-def test_an_export_made_elsewhere_is_an_artifact_too(pipeline, exported):
+def test_an_export_made_elsewhere_is_an_artifact_too(pipeline, elsewhere):
     import tensorflow_data_validation as tfdv
 
     statistics = emitted(pipeline, "counted", "statistics")
     (found,) = tfdv.load_stats_binary(f"{statistics.uri}/Split-train/FeatureStats.pb").datasets
-    assert found.num_examples == len(exported) == 70
+    assert found.num_examples == len(elsewhere) == 70
 
 
 def test_what_is_selected_is_two_splits_of_one_artifact(pipeline):
