@@ -532,6 +532,7 @@ def test_the_command_tells_a_wrong_call_in_a_line(labelled, tmp_path):
         (["--min-confidence", "cat=0.5"], "has no class 'cat'"),
         (["--with", "nowhere"], "nowhere"),
         (["--layout", "deep"], "--layout 'deep'"),
+        (["--validation", "0.2", "--validation-split", "train"], "give the split for training another name"),
     ]:
         done = run("select", labelled.path, "--out", "out", *asked, cwd=tmp_path)
         assert done.returncode == 2
