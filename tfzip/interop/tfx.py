@@ -35,7 +35,7 @@ try:
     from tfx.types import artifact_utils, channel, component_spec, standard_artifacts
     from tfx.utils import path_utils
 except ImportError as error:
-    raise UsageError(f"TFX is missing ({error}): pip install 'tfzip[tfx]', with Python 3.10") from None
+    raise ImportError(f"TFX is missing ({error}): pip install 'tfzip[tfx]', with Python 3.10") from None
 
 EVAL = "eval"
 """The split in which TFX's Trainer looks for what it evaluates with."""
