@@ -1,4 +1,4 @@
-"""The README's table of who reads an export: what it tells people to write."""
+"""The README's Python, and its table of who reads an export: what it tells people to write."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,21 @@ import tfzip
 README = Path(tfzip.__file__).parents[1] / "README.md"
 
 
-def table():
-    """The code of each row, by the reader's name."""
+def text():
+    """All of the README."""
     if not README.exists():
         pytest.skip("the README is in a checkout only")
-    (lines,) = re.findall(r"^\| reader \|.*\n\|---.*\n((?:\|.*\n)+)", README.read_text(), re.MULTILINE)
+    return README.read_text()
+
+
+def pieces():
+    """Its pieces of Python."""
+    return re.findall(r"```python\n(.*?)```", text(), re.DOTALL)
+
+
+def table():
+    """The code of each row, by the reader's name."""
+    (lines,) = re.findall(r"^\| reader \|.*\n\|---.*\n((?:\|.*\n)+)", text(), re.MULTILINE)
     return dict(re.findall(r"^\| (.*?) \| `(.*?)` \|", lines, re.MULTILINE))
 
 

@@ -90,16 +90,23 @@ def test_no_other_name_parses(text):
     assert ShardName.parse(text) is None
 
 
-@pytest.mark.parametrize("value", ["images", "a", "0", "_", "My_Set_2"])
+@pytest.mark.parametrize("value", ["images", "a", "0", "_0", "My_Set_2"])
 def test_letters_digits_and_underscores_make_a_name(value):
     assert naming.check_name("name", value) == value
 
 
 @pytest.mark.parametrize("option", ["name", "split"])
-@pytest.mark.parametrize("value", ["", "a-b", "a b", "a.b", "a/b", "..", "ä", "a\n", "a\0", "٣"])
+@pytest.mark.parametrize("value", ["", "_", "a-b", "a b", "a.b", "a/b", "..", "ä", "a\n", "a\0", "٣"])
 def test_any_other_name_is_refused_by_its_option(option, value):
     with pytest.raises(UsageError, match=f"--{option}"):
         naming.check_name(option, value)
+
+
+@pytest.mark.parametrize("option", ["split", "validation-split"])
+def test_no_split_is_called_as_tfds_calls_all_of_them(option):
+    with pytest.raises(UsageError, match=f"--{option} all"):
+        naming.check_name(option, "all")
+    assert naming.check_name("name", "all") == "all"
 
 
 @settings(deadline=None, max_examples=300)

@@ -104,7 +104,7 @@ def test_stopped_before_a_shard_is_finished_it_may_become_another(digits, model,
     assert export.manifest["shuffle"] == 1
 
 
-@pytest.mark.parametrize("step", [23, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [41, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("more", [{}, {"layout": "tfx"}, {"overwrite": True}], ids=["flat", "tfx", "overwrite"])
 def test_killed_before_any_change_to_a_file_it_goes_on(digits, model, undisturbed, tmp_path, more, step):
     """Each change in turn: nothing half done is ever under a final name, and the end is the same."""
@@ -244,7 +244,7 @@ def test_a_stream_is_read_again_up_to_where_it_was(pictures, model, tmp_path, ki
         assert len(export) == len(pictures) - 1
 
 
-@pytest.mark.parametrize("place", [0, 50])
+@pytest.mark.parametrize("place", [0, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path, place):
     out, options = tmp_path / "out", {"batch_size": 4, "shard_records": 48}
     stopped(Items(pictures), model, out, options, 2)
@@ -260,6 +260,7 @@ def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path
     assert killed.is_done(out)
 
 
+@pytest.mark.slow
 def test_a_stream_that_has_grown_after_its_end_is_refused(pictures, model, tmp_path):
     options = {"batch_size": 4, "shard_records": 8}
     for dies_at in itertools.count(5):  # until all shards are done, and no more

@@ -455,7 +455,7 @@ def select_dying(path, out, asked, dies_at):
     os._exit(0)
 
 
-@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("more", [{}, {"validation": 0.3}, {"validation": 0.3, "layout": "tfx"}])
 def test_killed_anywhere_the_same_command_gives_the_same(labelled, tmp_path, more, step):
     asked = ASKED | more

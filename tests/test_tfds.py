@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -13,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import tfzip
-from tfzip import dataset_info
+from tfzip import dataset_info, storage
 from tfzip.errors import NotAnExportError, UsageError
 from tfzip.interop import tfds as interop
 
@@ -38,7 +40,8 @@ class Raw(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8)])
     def __call__(self, pixels):
         flat = tf.cast(pixels[:, :, :2, 0], tf.float32)
-        return {"corner": flat, "sum": tf.reduce_sum(tf.cast(pixels, tf.int64), axis=(1, 2, 3))}
+        words = tf.strings.as_string(tf.cast(pixels[:, :3, 3, 0], tf.int64))
+        return {"corner": flat, "sum": tf.reduce_sum(tf.cast(pixels, tf.int64), axis=(1, 2, 3)), "words": words}
 
 
 KINDS = {
@@ -50,6 +53,14 @@ KINDS = {
     "detection": {"compression": "none", "min_score": 0.3, "model": Boxes()},
     "raw": {"compression": "none", "task": "raw", "model": Raw()},
     "no images": {"image": "none", "compression": "none"},
+    "multilabel, named": {
+        "task": "multilabel",
+        "scores": "probabilities",
+        "threshold": 0.2,
+        "labels": list("abcdefghij"),
+    },
+    "detection, named": {"min_score": 0.3, "model": Boxes(), "labels": ["none", "dark", "light"]},
+    "named with spaces": {"labels": ["a", "a ", *"bcdefghi"], "compression": "none"},
     "named twice": {"labels": ["a", "b", "b", *"defghij"], "compression": "none"},
     "named": {"labels": list("abcdefghij"), "compression": "none"},
     "selected": {"compression": "none"},
@@ -75,11 +86,11 @@ def same(ours, theirs):
             np.testing.assert_array_equal(np.asarray(theirs[key]), value.numpy(), key)
 
 
-def compared(export, dataset):
-    """Compare every record; returns how many there were."""
+def compared(export, dataset, rows=slice(None)):
+    """Compare every record, or those of some rows; returns how many there were."""
     examples = list(tfds.as_numpy(dataset))
-    pictures = iter(export) if "image/encoded" in export.features else None
-    for example, ours in zip(examples, export.dataset(), strict=True):
+    pictures = iter(list(export)[rows]) if "image/encoded" in export.features else None
+    for example, ours in zip(examples, list(export.dataset())[rows], strict=True):
         same(ours, example)
         if pictures is not None:
             _, filename, picture = next(pictures)
@@ -104,7 +115,6 @@ def test_what_is_not_compressed_tfds_reads_by_itself(exports, kind):
     assert compared(export, dataset) == len(export) > 0
 
 
-@pytest.mark.parametrize("of", [interop.builder, lambda export: tfds.builder_from_directory(export.home)])
 @pytest.mark.parametrize(
     ("split", "rows"),
     [
@@ -114,20 +124,18 @@ def test_what_is_not_compressed_tfds_reads_by_itself(exports, kind):
         ("train[-3:]", slice(117, 120)),
     ],
 )
-def test_slices_are_those_of_the_export(exports, of, split, rows):
-    export = exports["plain"]
-    dataset = of(export).as_dataset(split=split, read_config=IN_ORDER)
-    found = [example["image/filename"].decode() for example in tfds.as_numpy(dataset)]
-    assert len(export) == 120
-    assert found == [record.filename for record in export[rows]]
+def test_slices_are_those_of_the_export(exports, split, rows):
+    plain = tfds.builder_from_directory(exports["plain"].home)
+    for kind, builder in (("gzip", interop.builder(exports["gzip"])), ("plain", plain)):
+        assert len(exports[kind]) == 120
+        dataset = builder.as_dataset(split=split, read_config=IN_ORDER)
+        assert compared(exports[kind], dataset, rows) == len(range(120)[rows])
 
 
-def test_a_slice_of_what_is_compressed(exports):
+def test_several_slices_at_once(exports):
     export = exports["gzip"]
-    found = interop.builder(export).as_dataset(split=["train[:25%]", "train[25%:]"], read_config=IN_ORDER)
-    names = [example["image/filename"].decode() for part in found for example in tfds.as_numpy(part)]
-    assert names == list(export.metadata["filename"])
-    assert len(found[0]) == len(export) // 4
+    parts = interop.builder(export).as_dataset(split=["train[:25%]", "train[25%:]"], read_config=IN_ORDER)
+    assert [compared(export, *part) for part in zip(parts, (slice(30), slice(30, None)), strict=True)] == [30, 90]
 
 
 def test_supervised_are_the_image_and_its_label(exports):
@@ -146,9 +154,15 @@ def test_decoders(exports):
     for example, record in zip(tfds.as_numpy(dataset), exports["gzip"].records(), strict=True):
         assert example["image/encoded"] == record.encoded
     partly = tfds.decode.PartialDecoding({"image/filename", "prediction/label"})
-    dataset = builder.as_dataset(split="train", decoders=partly)
-    assert set(dataset.element_spec) == {"image/filename", "prediction/label"}
-    assert len(list(dataset)) == len(exports["gzip"])
+    dataset = builder.as_dataset(split="train", decoders=partly, read_config=IN_ORDER)
+    assert list(tfds.as_numpy(dataset)) == [
+        {"image/filename": record.filename.encode(), "prediction/label": record.prediction.label}
+        for record in exports["gzip"].records()
+    ]
+    made = tfds.decode.make_decoder(output_dtype=tf.int32)(lambda example, _: tf.strings.length(example))
+    dataset = builder.as_dataset(split="train", decoders={"image/encoded": made()}, read_config=IN_ORDER)
+    lengths = [example["image/encoded"] for example in tfds.as_numpy(dataset)]
+    assert lengths == [len(record.encoded) for record in exports["gzip"].records()]
 
 
 def test_shuffled_files_and_ids(exports):
@@ -188,6 +202,18 @@ def test_the_code_in_the_readme(exports, reader, kind):
     code = readers.reading(reader).replace("labelled", exports[kind].path)
     dataset = eval(code, {"tfzip": tfzip, "tfds": tfds}).as_dataset(split="train", read_config=IN_ORDER)
     assert compared(exports[kind], dataset) == 120
+
+
+def test_the_script_in_the_readme(exports, tmp_path):
+    """As a newcomer runs it: with nothing imported before."""
+    tfzip.select(exports["gzip"], tmp_path / "pseudo", min_confidence=0.2, validation=0.3)
+    (code,) = (piece for piece in readers.pieces() if "interop.tfds" in piece)
+    code += "print(len(builder.as_dataset(split='train')), len(dataset), len(table), len(figure.axes))\n"
+    shown = {"MPLBACKEND": "agg", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | shown, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    train, held = (len(tfzip.open(tmp_path / "pseudo" / split)) for split in ("train", "validation"))
+    assert list(map(int, done.stdout.split())) == [train, round(train * 0.1), min(held, 9), 9]
 
 
 def test_loaded_by_name(digits, digits_model, tmp_path):
@@ -234,8 +260,9 @@ def test_compressed_and_not_together(exports):
 
 
 def test_a_builder_survives_pickling(exports):
-    builder = pickle.loads(pickle.dumps(interop.builder(exports["gzip"])))
-    assert compared(exports["gzip"], builder.as_dataset(split="train", read_config=IN_ORDER)) == len(exports["gzip"])
+    builder = pickle.loads(pickle.dumps(interop.builder(exports["gzip"], exports["plain"])))
+    assert compared(exports["gzip"], builder.as_dataset(split="train[:120]", read_config=IN_ORDER)) == 120
+    assert compared(exports["plain"], builder.as_dataset(split="train[120:]", read_config=IN_ORDER)) == 120
 
 
 def test_photographs_in_any_format(photographs, photographs_model, tmp_path):
@@ -248,6 +275,27 @@ def test_photographs_in_any_format(photographs, photographs_model, tmp_path):
     plain = tfds.builder_from_directory(export.path).as_dataset(split="train", read_config=IN_ORDER)
     for example, record in zip(tfds.as_numpy(plain), export.records(), strict=True):
         assert example["image/encoded"] == record.encoded
+
+
+def test_pictures_of_some_formats_behind_those_of_others(photographs, photographs_model, tmp_path):
+    """TFDS asks the first export alone how to decode."""
+    made = []
+    for suffix in ("*.jpg", "*.gif"):
+        out = str(tmp_path / suffix[2:])
+        options = {"compression": "none", "limit": 9, "quiet": True}
+        made.append(tfzip.export(f"{photographs}/**/{suffix}", photographs_model, out, **options))
+    for first, second in (made, made[::-1]):
+        dataset = interop.builder(first, second).as_dataset(split="train", read_config=IN_ORDER)
+        assert compared(first, dataset.take(9)) == compared(second, dataset.skip(9)) == 9
+
+
+def test_where_tfds_cannot_read(exports):
+    ram = "ram://tfds"
+    for name in sorted(os.listdir(exports["gzip"].path)):
+        with open(os.path.join(exports["gzip"].path, name), "rb") as file:
+            storage.write_whole(storage.join(ram, name), file.read())
+    with pytest.raises(UsageError, match="TFDS reads no such path"):
+        interop.builder(ram)
 
 
 def test_features_that_a_tfrecord_brought(digits, digits_model, tmp_path):
@@ -302,6 +350,13 @@ def test_verify_finds_what_would_mislead_tfds(exports, tmp_path):
     ]  # fmt: skip
 
 
+def test_without_tfds_nothing_is_begun(digits, digits_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UsageError, match="pip install -U tensorflow-datasets"):
+        tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True, limit=20)
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_files_that_are_known_are_written(exports):
     for export in exports.values():
         names = {name for name in os.listdir(export.home) if ".tfrecord-" not in name} - {"index.zip", "run.json"}
@@ -313,15 +368,14 @@ def test_only_files_that_are_known_are_written(exports):
 
 
 @pytest.mark.parametrize(
-    ("others", "error", "told"),
+    ("given", "error", "told"),
     [
         ([], UsageError, "give an export"),
-        (["raw"], UsageError, "differ in their features"),
-        (["named"], UsageError, "differ in their"),
+        (["plain", "raw"], UsageError, "differ in their features"),
+        (["named", "named with spaces"], UsageError, "differ in their labels"),
         (["nothing"], NotAnExportError, "no such folder"),
     ],
 )
-def test_what_is_no_data_set(exports, others, error, told):
-    given = [exports.get(other, other) for other in others]
+def test_what_is_no_data_set(exports, given, error, told):
     with pytest.raises(error, match=told):
-        interop.builder(*([exports["plain"]] if given else []), *given)
+        interop.builder(*(exports.get(name, name) for name in given))

@@ -180,9 +180,7 @@ def reasons(found):
 @pytest.fixture(scope="module")
 def pipeline_of_readme(folder):
     """What the README shows, run as it stands; its metadata store."""
-    if not README.exists():
-        pytest.skip("the README is in a checkout only")
-    (piece,) = (p for p in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "TfzipExport(" in p)
+    (piece,) = (piece for piece in readers.pieces() if "TfzipExport(" in piece)
     exec(piece, {})
     return store(folder, "metadata")
 
@@ -222,25 +220,48 @@ def others(folder, digits):
     return folder
 
 
+@pytest.fixture(scope="module")
+def plain(folder, digits_model):
+    """The same, not compressed."""
+    out = str(folder / "plain")
+    options = {"layout": "tfx", "compression": "none", "limit": 70, "quiet": True}
+    return tfzip.export(str(folder / "photos"), digits_model, out, **options)
+
+
+@pytest.fixture(scope="module")
+def sparse(others, digits_files):
+    """Of the others the first, in a split of Examples whose other split holds none; and a model in one file."""
+    records = tf.data.TFRecordDataset(str(others / "others" / "digits.tfrecord")).take(9)
+    for split, count in (("train", 9), ("eval", 0)):
+        (others / "sparse" / f"Split-{split}").mkdir(parents=True)
+        with tf.io.TFRecordWriter(
+            str(others / "sparse" / f"Split-{split}" / "data-00000-of-00001.gz"), "GZIP"
+        ) as writer:
+            for record in records.take(count):
+                writer.write(record.numpy())
+    shutil.copy(digits_files["keras"], others / "digits.keras")
+    return others
+
+
 def bytes_feature(value):
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 @pytest.fixture(scope="module")
 def elsewhere(folder, digits_model):
-    """An export in the tfx layout, made without TFX, in `labelled/`."""
-    out = str(folder / "labelled")
+    """An export in the tfx layout, made without TFX."""
+    out = str(folder / "elsewhere")
     return tfzip.export(str(folder / "photos"), digits_model, out, layout="tfx", shards=2, limit=70, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def pipeline(others, elsewhere):
+def pipeline(sparse, elsewhere, plain):
     """Export, validation, selection, training, the next round; BulkInferrer; other Examples as source; a refusal."""
     from tfx import v1 as tfx
 
     from tfzip.interop.tfx import TfzipExport, TfzipSelect
 
-    folder, parts, proto = others, tfx.components, tfx.proto
+    folder, parts, proto = sparse, tfx.components, tfx.proto
     teacher = imported(folder, "teacher", "Model")
     model = teacher.outputs["result"]
     labelled = TfzipExport(Path("photos"), model=model, span=7, source_labels="folder", **SAID)
@@ -269,13 +290,21 @@ def pipeline(others, elsewhere):
     found = eval(readers.reading("TFX").replace("labelled", elsewhere.path), shown).with_id("found")
     counted = parts.StatisticsGen(found.outputs["result"]).with_id("counted")
 
+    kind = tfx.types.standard_artifacts.Examples
+    few = tfx.dsl.Importer(str(folder / "sparse"), kind, properties={"split_names": '["train", "eval"]'}).with_id("few")
+    network = imported(folder, "digits.keras", "Model")
+    filled = TfzipExport(examples=few.outputs["result"], model=network.outputs["result"]).with_id("filled")
+    bare = tfx.dsl.Importer(plain.path, kind, properties={"split_names": '["train"]'}).with_id("bare")
+    packed = TfzipSelect(bare.outputs["result"], min_confidence=0.1).with_id("packed")
+
     blessing = imported(folder, "refused", "ModelBlessing", blessed=0)
     photos = tfx.dsl.experimental.RuntimeParameter("photos", str, "photos")
     refused = TfzipExport(photos, model=model, model_blessing=blessing.outputs["result"], **SAID).with_id("unblessed")
     nothing = TfzipSelect(refused.outputs["output_examples"], validation=0.2).with_id("nothing")
     return run(
         folder, "pipeline", teacher, labelled, statistics, schema, validator, chosen, student, again, bulk,
-        generated, given, seen, fine, both, found, counted, blessing, refused, nothing,
+        generated, given, seen, fine, both, found, counted, few, network,
+        filled, bare, packed, blessing, refused, nothing,
     )  # fmt: skip
 
 
@@ -378,27 +407,45 @@ def test_every_split_is_selected_from(pipeline):
         np.testing.assert_allclose([record.target.scores.sum() for record in chosen[:]], 1, atol=1e-5)
 
 
+def test_a_split_without_records_is_left_out(pipeline):
+    filled = emitted(pipeline, "filled")
+    assert splits(filled) == ["train"]
+    assert len(tfzip.open(filled.uri)) == 9
+
+
+def test_what_is_selected_is_compressed_as_its_property_says(pipeline, plain):
+    packed = emitted(pipeline, "packed")
+    assert properties(packed) == {**EXAMPLES, "split_names": '["train"]'}
+    assert len(values(packed, "train", "image/class/label")) == len(plain) == 70
+
+
 def test_a_model_that_is_not_blessed_exports_nothing(pipeline):
+    assert Path(emitted(pipeline, "unblessed", "schema").uri, "schema.pbtxt").read_text() == ""
     for node in ("unblessed", "nothing"):
         examples = emitted(pipeline, node)
         assert splits(examples) == []
         assert not os.path.exists(examples.uri) or not os.listdir(examples.uri)
 
 
-def test_results_are_reused_until_an_image_changes(folder, tmp_path):
+def test_results_are_reused_until_an_image_or_a_file_changes(folder, tmp_path):
     from tfzip.interop.tfx import TfzipExport
 
     photos, more = tmp_path / "photos", next((folder / "photos" / "4").iterdir())
+    names, digits = tmp_path / "names.txt", [str(digit) for digit in range(10)]
+    names.write_text("\n".join(digits))
     shutil.copytree(folder / "photos" / "3", photos)
     found = []
-    for change in (lambda: None, lambda: None, lambda: shutil.copy(more, photos)):
+    renamed = "\n".join(["zero", *digits[1:]])
+    for change in (lambda: None, lambda: None, lambda: shutil.copy(more, photos), lambda: names.write_text(renamed)):
         change()
         teacher = imported(folder, "teacher", "Model")
-        labelled = TfzipExport(str(photos), model=teacher.outputs["result"], **SAID)
+        labelled = TfzipExport(str(photos), model=teacher.outputs["result"], labels=names, **SAID)
         found.append(emitted(run(tmp_path, "cached", teacher, labelled, cache=True), "TfzipExport"))
-    assert found[0].id == found[1].id != found[2].id
-    one, other = (tfzip.open(each.uri) for each in found[1:])
+    assert found[0].id == found[1].id
+    assert len({each.id for each in found}) == 3
+    one, other, last = (tfzip.open(each.uri) for each in found[1:])
     assert len(other) == len(one) + 1
+    assert last.labels == ["zero", *other.labels[1:]]
 
 
 # What the components refuse.
@@ -419,7 +466,7 @@ def test_what_is_misspelt_or_missing_is_told_when_the_pipeline_is_defined(folder
         "give a model": lambda: TfzipExport("photos"),
         "there is no 'min_confidense' to give here": lambda: TfzipSelect(examples, min_confidense=0.5),
         "--min-confidence 2: give a number from 0 to 1": lambda: TfzipSelect(examples, min_confidence=2),
-        "there is no 'validation_split' to give here": lambda: TfzipSelect(examples, validation_split="eval"),
+        "--validation-split eval has no effect": lambda: TfzipSelect(examples, validation_split="eval"),
         "--shard-records 0": lambda: TfzipSelect(examples, shard_records=0),
     }
     for message, define in wrong.items():

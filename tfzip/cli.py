@@ -19,7 +19,7 @@ from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
-from tfzip.select import SHAPE, VALIDATION, settled
+from tfzip.select import SHAPE, VALIDATION, check_validation_split, settled
 from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
@@ -142,8 +142,9 @@ def _select(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.source, parsed.source_split) as export:
         rules = Rules(**{**asked, "min_confidence": _confidences(parsed.min_confidence)})
         settled(export, **shape)
-        chosen = select_rows(export, rules)
         held = parsed.validation_split
+        check_validation_split(rules, held)
+        chosen = select_rows(export, rules)
         made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, held, **shape)
         print(terminal.selected(export, chosen))
     print("dry run: nothing was written" if made is None else terminal.written(made, parsed.out, _called_as()))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfzip import record
+from tfzip.errors import UsageError
 from tfzip.manifest import feature_specs
 from tfzip.record import FeatureSpec
 
@@ -27,7 +28,7 @@ NAMES = (
     "features.json",
     *(f"{key.replace('/', '.')}.labels.txt" for key in (*_LABELS, record.TRUTH_LABEL, record.CLASS_LABEL)),
 )
-"""All files that there may be."""
+"""All files that there may be; without the first, the others are none that TFDS looks at."""
 
 _VERSION = "1.0.0"
 _DECODED = frozenset(("jpeg", "png"))  # in which TFDS finds any number of channels, and one picture
@@ -35,11 +36,21 @@ _DECODED = frozenset(("jpeg", "png"))  # in which TFDS finds any number of chann
 
 def files(manifest: Mapping[str, Any]) -> dict[str, bytes]:
     """The files by name, made of what the manifest says, its `tfds` aside; no shard is read."""
-    import tensorflow_datasets as tfds
-
+    tfds = load()
     with tempfile.TemporaryDirectory() as folder:
         _info(tfds, manifest, folder).write_to_directory(folder)
-        return {name: _contents(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
+        return {name: _contents(os.path.join(folder, name)) for name in NAMES if name in os.listdir(folder)}
+
+
+def load() -> Any:
+    """TFDS; UsageError if it cannot be imported, which is better told before all work than after it."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UsageError(
+            f"tensorflow-datasets cannot be imported ({error}): pip install -U tensorflow-datasets"
+        ) from None
+    return tfds
 
 
 def digests(made: Mapping[str, bytes]) -> dict[str, str]:
@@ -138,5 +149,5 @@ def _class_label(tfds: Any, manifest: Mapping[str, Any]) -> Any:
 
 def _may_be_lines(given: Sequence[str]) -> bool:
     """Whether TFDS takes these for names: a line each, none empty, none twice."""
-    lines = [line for line in "\n".join(given).splitlines() if line.strip()]
+    lines = [line.strip() for line in "\n".join(given).splitlines() if line.strip()]
     return lines == list(given) and len(set(given)) == len(given)

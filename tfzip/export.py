@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import checkpoint, index, naming, pairing, run, schema, storage
+from tfzip import checkpoint, dataset_info, index, naming, pairing, run, schema, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import (
@@ -195,6 +195,7 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
     """Begin the export, or go on after the shards that are done, and finish it."""
     started = time.time()
     described = schema.schema_text(job.features, job.names)
+    dataset_info.load()
     try:
         if not layout.is_unfinished:
             checkpoint.begin(layout, job)

@@ -174,9 +174,9 @@ class Layout:
         for shard, file in enumerate(files):
             if storage.exists(self.work_shard(shard)):
                 storage.rename(self.work_shard(shard), storage.join(self.out, file))
-        for name in storage.listdir(self._work):
-            if name.startswith(_TFDS):
-                storage.rename(storage.join(self._work, name), storage.join(self._home, name.removeprefix(_TFDS)))
+        for name in reversed(dataset_info.NAMES):
+            if storage.exists(waiting := storage.join(self._work, _TFDS + name)):
+                storage.rename(waiting, storage.join(self._home, name))
         storage.rename(self.work_run, storage.join(self._home, RUN))
         for synced in (folder, self._home):
             storage.sync_folder(synced)

@@ -10,7 +10,7 @@ from tfzip.errors import UsageError
 
 COMPRESSION_SUFFIX = {"gzip": ".gz", "none": ""}
 
-_NAME = re.compile(r"[A-Za-z0-9_]+")
+_NAME = re.compile(r"_*[A-Za-z0-9]\w*", re.ASCII)  # TFDS takes none of underscores alone
 _SHARD = re.compile(
     r"(?P<name>[A-Za-z0-9_]+)-(?P<split>[A-Za-z0-9_]+)\.tfrecord"
     r"-(?P<shard>[0-9]{5,})-of-(?P<shards>[0-9]{5,})(?P<suffix>(\.gz)?)"
@@ -44,7 +44,9 @@ class ShardName(NamedTuple):
 def check_name(option: str, value: str) -> str:
     """Return `value` if it can stand in a shard's file name, else raise UsageError naming the option."""
     if not _NAME.fullmatch(value):
-        raise UsageError(f"--{option} {value!r}: use letters, digits and underscores only")
+        raise UsageError(f"--{option} {value!r}: use letters, digits and underscores, and not underscores alone")
+    if option.endswith("split") and value == "all":
+        raise UsageError(f"--{option} all: TFDS means every split by that; give another name")
     return value
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfzip import index, naming, record, run, schema, selection, storage
+from tfzip import dataset_info, index, naming, record, run, schema, selection, storage
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
 from tfzip.options import MOST_SHARDS, Options
@@ -72,6 +72,8 @@ def write(
 ) -> Export:
     """Write what was selected; returns and raises what `select` does."""
     settings = settled(export, **shape)
+    check_validation_split(rules, validation_split)
+    dataset_info.load()
     parts = _parts(rules, chosen, settings, os.fspath(out), validation_split)
     exports = [export, *(other if isinstance(other, Export) else open_export(other) for other in rules.others)]
     _check_apart(parts, exports)
@@ -89,6 +91,13 @@ def write(
     return open_export(parts[-1][0].out, settings.split)
 
 
+def check_validation_split(rules: Rules, validation_split: str) -> None:
+    """Raise UsageError if it can be no name of a split, or there is none to name."""
+    naming.check_name("validation-split", validation_split)
+    if validation_split != VALIDATION and not rules.validation:
+        raise UsageError(f"--validation-split {validation_split} has no effect without --validation")
+
+
 def settled(export: Export, **shape: Any) -> Options:
     """How a training set lies on disk, checked; what is not given stays as it is in the export."""
     given = {name: value for name, value in shape.items() if value is not None}
@@ -103,13 +112,10 @@ def _parts(
     if not out:
         raise UsageError("--out is empty; give a folder")
     if not rules.validation:
-        if validation_split != VALIDATION:
-            raise UsageError(f"--validation-split {validation_split} has no effect without --validation")
         return [(_layout(settings, out, split), np.arange(len(held)))]
     if held.all() or not held.any():
         how, better = ("all", "smaller") if held.any() else ("none of the", "larger")
         raise UsageError(f"{how} {len(held)} that are selected are for validation; give a {better} --validation")
-    naming.check_name("validation-split", validation_split)
     if split == validation_split:
         raise UsageError(f"--split {split} and --validation: give the split for training another name")
     wanted = {validation_split: np.flatnonzero(held), split: np.flatnonzero(~held)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -23,16 +24,23 @@ from tfzip.errors import UsageError
 from tfzip.index import INDEX, Index
 from tfzip.read import Export
 
-_ANY = "tfrecord, compressed or not"
-"""The format under which TFDS finds `_Files`."""
+
+class _Any(str):
+    """The format under which TFDS finds `_Files`."""
+
+    file_suffix = "tfrecord"
+
+
+_ANY = _Any("tfrecord, compressed or not")
 
 
 def builder(*exports: Export | str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
     """A builder of one or more exports, which reads all that TFDS can ask for from their shards.
 
     Each split of each export is one of the data set; of the same name, they are joined. An example is a dict of
-    features under their own keys (`image/encoded`, `prediction/label`, ...), the image decoded: uint8 [H, W, 3].
-    `as_supervised=True` gives (image, label): what was selected as label, or else what was predicted.
+    features under their own keys (`image/encoded`, `prediction/label`, ...), the image decoded: uint8 [H, W, 3], of
+    up to 180 million pixels. `as_supervised=True` gives (image, label): what was selected as label, or else what was
+    predicted.
 
     Args:
         exports: folders, or opened exports, of the same features and class names.
@@ -47,10 +55,10 @@ def builder(*exports: Export | str | os.PathLike[str]) -> tfds.core.DatasetBuild
     first, *others = opened
     for other in others:
         _check_alike(first, other)
-    made = [_Builder(export.home) for export in opened]
-    if others:
-        made[0].info.set_splits(tfds.core.splits.SplitDict.merge_multiple([each.info.splits for each in made]))
-    return made[0]
+    try:
+        return _Builder(first.home, [other.home for other in others])
+    except KeyError as error:  # as its library for paths says it
+        raise UsageError(f"{first.path}: TFDS reads no such path ({error}); copy the export to a disk") from None
 
 
 def _opened(export: Export | str | os.PathLike[str]) -> list[Export]:
@@ -59,18 +67,24 @@ def _opened(export: Export | str | os.PathLike[str]) -> list[Export]:
 
 def _check_alike(first: Export, other: Export) -> None:
     """Raise UsageError unless TFDS can read both as one data set."""
-    for what in ("features", "labels", "name"):
-        if first.manifest[what] != other.manifest[what]:
+    for what in ("features", "labels", "image_key"):
+        if getattr(first, what) != getattr(other, what):
             raise UsageError(f"{first.path} and {other.path} differ in their {what}: they are no one data set")
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
-    """Reads one export; told by its folder alone, so that it can be pickled."""
+    """Reads exports; told by their folders alone, so that it can be pickled."""
 
-    def __init__(self, builder_dir: str) -> None:
+    def __init__(self, builder_dir: str, others: Sequence[str] = ()) -> None:
         super().__init__(builder_dir)
-        manifest = Index(storage.join(builder_dir, INDEX)).manifest
-        if (key := manifest["image_key"]) in self.info.features and not dataset_info.is_decoded(manifest):
+        self._original_state = {"builder_dir": builder_dir, "others": others}
+        if others:
+            splits = [self.info.splits, *(_Builder(other).info.splits for other in others)]
+            self.info.set_splits(tfds.core.splits.SplitDict.merge_multiple(splits))
+        manifests = [Index(storage.join(folder, INDEX)).manifest for folder in (builder_dir, *others)]
+        if (key := manifests[0]["image_key"]) in self.info.features and not all(
+            map(dataset_info.is_decoded, manifests)
+        ):
             described = dict(self.info.features.items()) | {key: _AnyImage(shape=(None, None, 3))}
             self.info._features = tfds.features.FeaturesDict(described)
 
@@ -103,8 +117,9 @@ class _Files(file_adapters.TfRecordFileAdapter):  # type: ignore[misc]
 
     @classmethod
     def make_tf_data(cls, filename: Any, buffer_size: int | None = None) -> tf.data.Dataset:
-        compression = tf.where(tf.strings.regex_full_match(filename, r".*\.gz"), "GZIP", "")
-        return tf.data.TFRecordDataset(filename, compression, buffer_size or cls.BUFFER_SIZE)
+        path = tf.strings.regex_replace(filename, r"/[^/]+/\.\./", "/")  # an object store has no folder above
+        compression = tf.where(tf.strings.substr(path, -3, 3) == ".gz", "GZIP", "")
+        return tf.data.TFRecordDataset(path, compression, buffer_size or cls.BUFFER_SIZE)
 
 
 def _reader(specs: Any) -> Any:

@@ -12,8 +12,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
+
+import tensorflow as tf
 
 from tfzip import schema, storage
 from tfzip.errors import ModelError, UsageError
@@ -21,7 +23,7 @@ from tfzip.export import export
 from tfzip.options import Options
 from tfzip.read import Export, has_index
 from tfzip.read import open as open_export
-from tfzip.select import SHAPE, select
+from tfzip.select import SHAPE, VALIDATION, check_validation_split, select
 from tfzip.selection import Rules
 from tfzip.sources import Listed, open_source
 
@@ -40,11 +42,19 @@ except ImportError as error:
 EVAL = "eval"
 """The split in which TFX's Trainer looks for what it evaluates with."""
 
+_KERAS = (".keras", ".h5")
+_LIES = {"layout": "tfx", "compression": "gzip", "overwrite": True}
+"""How what is emitted lies in its folder, which is TFX's: what an execution cut short left there is in the way."""
+
 _SCHEMA = "schema.pbtxt"
 _FORMAT, _COMPRESSION = "FORMAT_TF_EXAMPLE", "tfrecords_gzip"
 _NUMBERS = ("span", "version")
-_SETTLED = ("layout", "compression", "overwrite", "dry_run", "source_split")
-"""Options that say nothing here: the artifacts have their own layout, and folders that are new."""
+_SETTLED = ("layout", "compression", "overwrite", "dry_run", "predictions", "allow_partial")
+"""Options that say nothing here: the artifacts have their own layout and folders, and predictions their model."""
+_SETTLED_BY_EXAMPLES = (*_SETTLED, "split", "source_split")
+_FILES = ("labels", "weights", "skip_in")
+"""Options that name files, or an export."""
+_SHAPE = tuple(name for name in SHAPE if name not in (*_SETTLED, "split"))
 
 
 class TfzipExportSpec(component_spec.ComponentSpec):  # type: ignore[misc]  # TFX ships no types
@@ -88,22 +98,30 @@ class ExportDriver(base_driver.BaseDriver, portable_driver.BaseDriver):  # type:
         portable_driver.BaseDriver.__init__(self, metadata)
 
     def run(self, execution_info: Any) -> Any:
-        """Give the fingerprint of images that are no artifact."""
+        """Give the fingerprint of images, and of other files, that are no artifact."""
         output, asked = driver_output_pb2.DriverOutput(), execution_info.exec_properties
-        if images := asked.get("images"):
-            fingerprint = _fingerprint(images, json.loads(asked["options"]))
-            output.exec_properties["images_fingerprint"].string_value = fingerprint
+        fingerprint = _fingerprint(asked.get("images"), json.loads(asked["options"]))
+        output.exec_properties["files_fingerprint"].string_value = fingerprint
         return output
 
 
-def _fingerprint(images: str, options: Mapping[str, Any]) -> str:
-    """Of the images' names, sizes and times, or of what tells of them all, as an archive's."""
+def _fingerprint(images: str | None, options: Mapping[str, Any]) -> str:
+    """Of the images' names, sizes and times, or of what tells of them all, as an archive's; and of files in options."""
+    told = hashlib.sha256(json.dumps([storage.status(path) for path in _files(options)]).encode())
+    if images is None:
+        return told.hexdigest()
     source = open_source(images, Options(**options))
-    told = hashlib.sha256(json.dumps(source.state, sort_keys=True).encode())
+    told.update(json.dumps(source.state, sort_keys=True).encode())
     if isinstance(source, Listed):
         stamps = b"" if source.stamps is None else source.stamps.tobytes()
         told.update(b"\0".join([*source.filenames, source.sizes.tobytes(), stamps]))
     return told.hexdigest()
+
+
+def _files(options: Mapping[str, Any]) -> list[str]:
+    """The files that options name, an export as its index."""
+    paths = [options[name] for name in _FILES if isinstance(options.get(name), str)]
+    return [open_export(path)._index.path if has_index(path) else path for path in paths]
 
 
 class ExportExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
@@ -123,7 +141,7 @@ class ExportExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
 
 def _exported(given: Any, model: Any, out: str, asked: Mapping[str, Any]) -> dict[str, Export]:
     """An export of every split."""
-    options = {"quiet": True, **json.loads(asked["options"]), "layout": "tfx"}
+    options = {"quiet": True, **json.loads(asked["options"]), **_LIES}
     path, made = _model_path(model), {}
     for source, more in [(asked["images"], {})] if given is None else _splits(given):
         written = export(source, path, out, **options, **more)
@@ -139,24 +157,34 @@ def _splits(given: Any) -> list[tuple[str, dict[str, str]]]:
         raise UsageError(f"{given.uri}: its Examples are {' in '.join(kinds)}, not {_FORMAT} in {_COMPRESSION}")
     found: list[tuple[str, dict[str, str]]] = []
     for split in given.splits:
+        (pattern,) = examples_utils.get_split_file_patterns([given], split)
         if has_index(given.uri, split):  # by tfzip: then its images, filenames and truth are known
             found.append((given.uri, {"split": split, "source_split": split}))
-        else:
-            (pattern,) = examples_utils.get_split_file_patterns([given], split)
+        elif _holds_records(pattern):
             found.append((f"tfrecord:{pattern}", {"split": split}))
+        else:
+            logging.warning("The split %s of %s holds no records: it is left out", split, given.uri)
     return found
+
+
+def _holds_records(pattern: str) -> bool:
+    """Whether there is one: of few records ExampleGen may put none into a split."""
+    files = storage.glob(pattern)
+    return bool(files) and next(iter(tf.data.TFRecordDataset(files, "GZIP").take(1)), None) is not None
 
 
 def _model_path(model: Any) -> str:
     """The SavedModel for serving, as Trainer leaves it; else the one below the artifact's folder, or a Keras file."""
+    if model.uri.endswith(_KERAS):
+        return str(model.uri)
     is_old = path_utils.is_old_model_artifact(model)
     serving = path_utils.serving_model_path(model.uri, is_old)
     for folder in (serving, model.uri, path_utils.eval_model_path(model.uri, is_old)):
         names = sorted(storage.listdir(folder))
-        files = [name for name in names if name.endswith((".keras", ".h5"))]
+        files = [name for name in names if name.endswith(_KERAS)]
         if "saved_model.pb" in names or len(files) == 1:
             return folder if "saved_model.pb" in names else os.path.join(folder, files[0])
-    raise ModelError(f"{serving}: no SavedModel there, nor one .keras or .h5 file")
+    raise ModelError(f"{model.uri}: no SavedModel there, nor one .keras or .h5 file, nor in Format-Serving below")
 
 
 class TfzipExport(base_component.BaseComponent):  # type: ignore[misc]
@@ -196,7 +224,7 @@ class TfzipExport(base_component.BaseComponent):  # type: ignore[misc]
             raise UsageError("TfzipExport: give images, or examples")
         if model is None:
             raise UsageError("TfzipExport: give a model, as trainer.outputs['model']")
-        settled = (*_SETTLED, "split") if images is None else _SETTLED
+        settled = _SETTLED_BY_EXAMPLES if images is None else _SETTLED
         spec = TfzipExportSpec(
             images=os.fspath(images) if isinstance(images, os.PathLike) else images,
             examples=examples,
@@ -204,7 +232,7 @@ class TfzipExport(base_component.BaseComponent):  # type: ignore[misc]
             model_blessing=model_blessing,
             span=span,
             version=version,
-            options=_checked("TfzipExport", options, Options, settled),
+            options=_checked(options, settled),
             **_channels(),
         )
         super().__init__(spec=spec)
@@ -227,7 +255,7 @@ class SelectExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
             )
         for split in given.splits:
             with open_export(given.uri, split) as source:
-                made[split] = select(source, out, layout="tfx", **rules)
+                made[split] = select(source, out, **rules, **_LIES)
         if rules.get("validation") and made:
             made[rules["validation_split"]] = open_export(out, rules["validation_split"])
         _describe(output_dict, made, _numbers(given))
@@ -251,11 +279,14 @@ class TfzipSelect(base_component.BaseComponent):  # type: ignore[misc]
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(SelectExecutor)
 
     def __init__(self, examples: Any, **rules: Any) -> None:
-        shape = {name: rules.pop(name) for name in SHAPE if name in rules}
-        held = {"validation_split": rules.pop("validation_split", EVAL)} if rules.get("validation") else {}
-        told = _checked("TfzipSelect", rules, Rules, ())
-        lies = _checked("TfzipSelect", shape, Options, (*_SETTLED, "split"))
-        asked = json.dumps({**json.loads(told), **json.loads(lies), **held}, sort_keys=True)
+        shape = {name: rules.pop(name) for name in _SHAPE if name in rules}
+        held = rules.pop("validation_split", None)
+        _check_names("TfzipSelect", rules, [*_names(Rules), *_SHAPE, "validation_split"])
+        Options(**shape)
+        check_validation_split(Rules(**rules), held or VALIDATION)
+        if rules.get("validation"):
+            shape["validation_split"] = held or EVAL
+        asked = _as_text("TfzipSelect", {**rules, **shape})
         super().__init__(spec=TfzipSelectSpec(examples=examples, rules=asked, **_channels()))
 
 
@@ -268,12 +299,24 @@ def _channels() -> dict[str, Any]:
     return {key: channel.Channel(type=kind) for key, kind in kinds.items()}
 
 
-def _checked(component: str, asked: Mapping[str, Any], fields: Any, settled: Sequence[str]) -> str:
-    """What was asked for as JSON, which a pipeline keeps; UsageError unless they are fields, of values that fit."""
-    known = [field.name for field in dataclasses.fields(fields) if field.name not in settled]
+def _checked(options: Mapping[str, Any], settled: Sequence[str]) -> str:
+    """Options of an export as a pipeline keeps them; UsageError unless there are such, of values that fit."""
+    _check_names("TfzipExport", options, [name for name in _names(Options) if name not in settled])
+    Options(**options)
+    return _as_text("TfzipExport", options)
+
+
+def _names(fields: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(fields)]
+
+
+def _check_names(component: str, asked: Iterable[str], known: Sequence[str]) -> None:
     if unknown := [name for name in asked if name not in known]:
         raise UsageError(f"{component}: there is no {unknown[0]!r} to give here; there are {', '.join(known)}")
-    fields(**asked)
+
+
+def _as_text(component: str, asked: Mapping[str, Any]) -> str:
+    """As JSON, which a pipeline keeps."""
     try:
         return json.dumps(asked, default=os.fspath, sort_keys=True)
     except TypeError as error:
@@ -303,7 +346,6 @@ def _describe(output_dict: Any, made: Mapping[str, Export], numbers: Mapping[str
         examples.set_int_custom_property(name, value)
     for split, each in made.items():
         logging.info("Split %s: %d records, %d failures, in %s", split, len(each), len(each.failures), each.path)
-    if made:
-        texts = [each._index.text(_SCHEMA) for each in made.values()]
-        storage.makedirs(described.uri)
-        storage.write_whole(storage.join(described.uri, _SCHEMA), schema.joined(texts).encode())
+    texts = [each._index.text(_SCHEMA) for each in made.values()]
+    storage.makedirs(described.uri)
+    storage.write_whole(storage.join(described.uri, _SCHEMA), schema.joined(texts).encode())
