@@ -224,7 +224,7 @@ def texts(*values):
 def example(**features):
     """A serialized Example; two underscores in a name stand for a slash."""
     named = {name.replace("__", "/"): value for name, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString()
+    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString(deterministic=True)
 
 
 def write_tfrecord(path, records, compression=""):

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -87,6 +88,10 @@ _DAMAGE = (
 )  # fmt: skip
 
 csv.field_size_limit(2**31 - 1)  # several labels of many may be joined in one field
+
+_NO_CHARACTER = "\ud800"
+"""Half of one, which no text in UTF-8 holds: stands for NUL, of which the csv of Python 3.10 has no idea."""
+_KNOWS_NUL = sys.version_info >= (3, 11)
 
 
 # Parts: the rows of one shard.
@@ -287,8 +292,15 @@ def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text, escapechar=_NO_CHARACTER).writerows(rows)  # without one, older versions take NUL for it
     return text.getvalue()
+
+
+def _csv_rows(lines: Iterator[str]) -> Iterator[list[str]]:
+    if _KNOWS_NUL:
+        return csv.reader(lines, strict=True)
+    rows = csv.reader((line.replace("\0", _NO_CHARACTER) for line in lines), strict=True)
+    return ([value.replace(_NO_CHARACTER, "\0") for value in row] for row in rows)
 
 
 def _entry(name: str, compression: int) -> zipfile.ZipInfo:
@@ -433,7 +445,7 @@ class Index:
         fields, count = self._tables[entry]
         with self._reading(entry), self._archive.open(entry) as file:
             lines = _Lines(io.TextIOWrapper(file, "utf-8", newline=""))
-            rows = csv.reader(lines, strict=True)
+            rows = _csv_rows(lines)
             if next(rows, None) != list(fields):
                 raise CorruptError(f"its columns are not {', '.join(fields)}")
             number = 0
