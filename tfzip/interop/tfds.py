@@ -19,9 +19,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters, read_only_builder
 from tensorflow_datasets.core import reader as tfds_reader
 
-from tfzip import dataset_info, foreign, images, read, storage
+from tfzip import dataset_info, foreign, images, read
 from tfzip.errors import UsageError
-from tfzip.index import INDEX, Index
 from tfzip.read import Export
 
 
@@ -55,8 +54,9 @@ def builder(*exports: Export | str | os.PathLike[str]) -> tfds.core.DatasetBuild
     first, *others = opened
     for other in others:
         _check_alike(first, other)
+    is_decoded = all(dataset_info.is_decoded(export.manifest) for export in opened)
     try:
-        return _Builder(first.home, [other.home for other in others])
+        return _Builder(first.home, [other.home for other in others], None if is_decoded else first.image_key)
     except KeyError as error:  # as its library for paths says it
         raise UsageError(f"{first.path}: TFDS reads no such path ({error}); copy the export to a disk") from None
 
@@ -73,19 +73,22 @@ def _check_alike(first: Export, other: Export) -> None:
 
 
 class _Builder(read_only_builder.ReadOnlyBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
-    """Reads exports; told by their folders alone, so that it can be pickled."""
+    """Reads exports.
 
-    def __init__(self, builder_dir: str, others: Sequence[str] = ()) -> None:
+    Args:
+        builder_dir: the folder of the first one's index.
+        others: those of the others.
+        image_key: the feature of the images, where TFDS by itself would not decode all of them.
+    """
+
+    def __init__(self, builder_dir: str, others: Sequence[str] = (), image_key: str | None = None) -> None:
         super().__init__(builder_dir)
-        self._original_state = {"builder_dir": builder_dir, "others": others}
+        self._original_state = {"builder_dir": builder_dir, "others": others, "image_key": image_key}  # for pickle
         if others:
             splits = [self.info.splits, *(_Builder(other).info.splits for other in others)]
             self.info.set_splits(tfds.core.splits.SplitDict.merge_multiple(splits))
-        manifests = [Index(storage.join(folder, INDEX)).manifest for folder in (builder_dir, *others)]
-        if (key := manifests[0]["image_key"]) in self.info.features and not all(
-            map(dataset_info.is_decoded, manifests)
-        ):
-            described = dict(self.info.features.items()) | {key: _AnyImage(shape=(None, None, 3))}
+        if image_key in self.info.features:
+            described = dict(self.info.features.items()) | {image_key: _AnyImage(shape=(None, None, 3))}
             self.info._features = tfds.features.FeaturesDict(described)
 
     def _as_dataset(

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfzip import schema, storage
 from tfzip.errors import ModelError, UsageError
 from tfzip.export import export
+from tfzip.index import INDEX
 from tfzip.options import Options
 from tfzip.read import Export, has_index
 from tfzip.read import open as open_export
@@ -121,7 +122,7 @@ def _fingerprint(images: str | None, options: Mapping[str, Any]) -> str:
 def _files(options: Mapping[str, Any]) -> list[str]:
     """The files that options name, an export as its index."""
     paths = [options[name] for name in _FILES if isinstance(options.get(name), str)]
-    return [open_export(path)._index.path if has_index(path) else path for path in paths]
+    return [storage.join(open_export(path).home, INDEX) if has_index(path) else path for path in paths]
 
 
 class ExportExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
