@@ -27,7 +27,7 @@ ORDER = [
     ["foreign", "npy"],
     ["images"],
     ["read"],
-    ["evaluate", "extract", "layout", "matching", "rows"],
+    ["classes", "evaluate", "extract", "layout", "matching", "rows"],
     ["diff"],
     ["options", "progress", "labels"],
     ["selection"],

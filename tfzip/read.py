@@ -132,6 +132,10 @@ class Export:
         """The same, one at a time."""
         return (Failure(**row) for row in self._index.table("failures.csv"))
 
+    def each_row(self) -> Iterator[dict[str, str]]:
+        """The rows of `metadata.csv`, one at a time."""
+        return self._index.table("metadata.csv")
+
     def copy_table(self, file: IO[bytes]) -> None:
         """Write `metadata.csv` to a file, as it is."""
         self._index.copy("metadata.csv", file)

@@ -308,7 +308,7 @@ def _task(export: Export) -> str:
 def _truths_without_class(export: Export) -> int:
     if TRUTH_LABEL not in export.features or export.manifest["task"] == "detection":  # whose classes are of boxes
         return 0
-    rows = zip(export._index.table("metadata.csv"), export.metadata["truth"].tolist(), strict=True)
+    rows = zip(export.each_row(), export.metadata["truth"].tolist(), strict=True)
     return sum(1 for row, label in rows if row["truth"] and label == UNKNOWN)
 
 
