@@ -1,0 +1,392 @@
+"""A finished export as one HTML page to look at: its index, and a few of its records as pictures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tfzip import boxes, describe, evaluate, figures, gallery, naming, page, storage, thumbnails
+from tfzip.classes import Members, class_members
+from tfzip.errors import OutputError, UsageError
+from tfzip.read import Export
+from tfzip.read import open as open_export
+from tfzip.record import CONFIDENCE, Failure, FeatureSpec, OUTPUT, Prediction, Record, SCORES
+
+REPORT = "report.html"
+
+MIN_CONFIDENCE = 0.9
+"""Where the slider stands at first."""
+
+_MOST_CLASSES = 1000  # rows of the table; the rest of them together in one
+_MATRIX = 20  # classes in the confusion matrix
+_CONFUSED = 10
+_SHARDS = 20
+_REASONS, _DIFFERENT, _EXAMPLES = 20, 1000, 3
+_OUTPUTS, _OUTPUT_BYTES, _OUTPUT_VALUES = 1000, 1 << 26, 4096
+_NAMED_BOXES = 12
+
+Rows = npt.NDArray[np.int64]
+
+
+def report(
+    export: Export | str | os.PathLike[str],
+    to: str | os.PathLike[str] | None = None,
+    *,
+    min_confidence: float = MIN_CONFIDENCE,
+    seed: int = 0,
+) -> str:
+    """Write a page about an export: counts, confidences, thresholds, mistakes, pictures, failures.
+
+    It holds all that it shows, and asks for nothing from elsewhere; a few MB, whatever the export's size.
+
+    Args:
+        export: a finished one, or its path.
+        to: the file to write; `report.html` beside the index if not given.
+        min_confidence: at which the threshold stands first, and around which pictures are shown.
+        seed: of the pictures that are drawn.
+
+    Returns the file's path.
+
+    Raises:
+        UsageError: what makes pages or pictures is not installed, or an argument is wrong.
+        CorruptError: the index, or a record that is shown, is damaged.
+        OutputError: the file cannot be written.
+    """
+    check_installed()
+    if not 0 <= min_confidence <= 1:
+        raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
+    if not isinstance(export, Export):
+        with open_export(export) as opened:
+            return report(opened, to, min_confidence=min_confidence, seed=seed)
+    path = storage.join(export.home, REPORT) if to is None else os.fspath(to)
+    html = page.render(_facts(export, min_confidence, seed))
+    try:
+        storage.write_whole(path, html.encode())
+    except OSError as error:
+        raise OutputError(f"{path}: the report cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def check_installed() -> None:
+    """Raise UsageError that names the pip command if something is missing that a report is made with."""
+    page.check_installed()
+    thumbnails.check_installed()
+
+
+class _Classes(NamedTuple):
+    """The classes that are shown, the most frequent first: their numbers [K], and their records."""
+
+    members: Members
+    order: Rows
+
+    def name(self, number: int) -> str:
+        return naming.printable(self.members.names[number])
+
+
+def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
+    """All that the page shows, as plain values; every text is one that is safe to show."""
+    confidence = export.metadata["confidence"] if _is_sure(export) else None
+    members = class_members(export)
+    records = np.bincount(members.classes, minlength=len(members.names))
+    order = np.argsort(-records, kind="stable")
+    classes = _Classes(members, order[records[order] > 0][:_MOST_CLASSES])
+    thresholds = sorted({*figures.THRESHOLDS, min_confidence})
+    start = thresholds.index(min_confidence)
+    evaluation = None if evaluate.lacks(export) else evaluate.evaluate(export)
+    numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds)
+    return {
+        "title": naming.printable(export.path),
+        "name": export.manifest["name"],
+        "split": export.manifest["split"],
+        "counts": export.manifest["counts"],
+        "about": [(key, naming.printable(value)) for key, value in describe.facts(export)],
+        "classes": _class_rows(classes, records, numbers, start, evaluation),
+        "left_out": int((records > 0).sum()) - len(classes.order),
+        "numbers": numbers,
+        "start": start,
+        "min_confidence": min_confidence,
+        "command": _command(export),
+        "truth": None if evaluation is None else _truth(evaluation, classes.members.names),
+        "outputs": _outputs(export, seed),
+        "seed": seed,
+        **_pictures(export, classes, confidence, min_confidence, seed),
+        "failures": _failures(export),
+        "shards": export.manifest["shards"],
+        "shards_shown": _SHARDS,
+        "run": [(key, naming.printable(str(value))) for key, value in export.run.items()],
+    }
+
+
+def _command(export: Export) -> str | None:
+    """How to select what passes, up to the threshold; None where nothing can be selected."""
+    if export.manifest["task"] not in ("multiclass", "binary") or SCORES not in export.predicted:
+        return None
+    split = f" --source-split {export.split}" if export.manifest["layout"] == "tfx" else ""
+    return naming.printable(f"python -m tfzip select {shlex.quote(export.path)}{split} --out pseudo/ --min-confidence")
+
+
+def _is_sure(export: Export) -> bool:
+    """Whether there are confidences: scores were given, or a prediction came with one."""
+    return CONFIDENCE in export.predicted or export.manifest["task"] == "detection"
+
+
+# Numbers.
+
+
+def _numbers(
+    export: Export, confidence: npt.NDArray[np.float32], classes: _Classes, thresholds: Sequence[float]
+) -> dict[str, Any]:
+    """What the page's script draws: every list is of thresholds or bins; those of single classes come by class."""
+    rows, numbers, names = classes.members
+    whole = np.zeros(len(confidence), np.int64)
+    counted = confidence if export.manifest["task"] in ("multilabel", "detection") else _labelled(export, confidence)
+    place = np.full(len(names), len(classes.order))
+    place[classes.order] = np.arange(len(classes.order))
+    of_class, count = (confidence[rows], place[numbers]), len(classes.order) + 1
+    made = {
+        "thresholds": thresholds,
+        "records": len(confidence),
+        "passing": figures.passing(counted, whole, 1, thresholds)[0].tolist(),
+        "histogram": figures.histograms(confidence, whole, 1)[0].tolist(),
+        "class_passing": figures.passing(*of_class, count, thresholds)[:-1].tolist(),
+        "class_histogram": figures.histograms(*of_class, count)[:-1].tolist(),
+        "nonfinite": int((~np.isfinite(confidence)).sum()),
+    }
+    return made | _judged(export, thresholds)
+
+
+def _labelled(export: Export, confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The confidences of predictions that are a class; NaN of others, as a policy has it."""
+    return np.where(export.metadata["label"] >= 0, confidence, np.float32(np.nan))
+
+
+def _judged(export: Export, thresholds: Sequence[float]) -> dict[str, Any]:
+    """How many records of known truth pass, and how many of these are right; nothing where no truth is known."""
+    if evaluate.lacks(export):
+        return {"known": None}
+    columns = export.metadata
+    known = np.flatnonzero(columns["truth"] >= 0)
+    label, confidence = columns["label"][known], _labelled(export, columns["confidence"])[known]
+    right = label == columns["truth"][known]
+    passing = figures.passing(confidence, right.astype(np.int64), 2, thresholds)
+    sure = np.isfinite(confidence)
+    return {
+        "known": len(known),
+        "known_passing": passing.sum(axis=0).tolist(),
+        "right": passing[1].tolist(),
+        "reliability": [tuple(each) for each in figures.reliability(confidence[sure], right[sure])],
+    }
+
+
+def _class_rows(
+    classes: _Classes,
+    records: npt.NDArray[np.int64],
+    numbers: Mapping[str, Any] | None,
+    start: int,
+    evaluation: evaluate.Evaluation | None,
+) -> list[dict[str, Any]]:
+    """The rows of the table of classes."""
+    shares = {} if evaluation is None else _shares(evaluation)
+    return [
+        {
+            "number": int(number),
+            "name": classes.name(number),
+            "records": int(records[number]),
+            "passing": numbers["class_passing"][place][start] if numbers else None,
+            "judged": shares.get(int(number)),
+        }
+        for place, number in enumerate(classes.order)
+    ]
+
+
+def _shares(evaluation: evaluate.Evaluation) -> dict[int, tuple[int, float, float]]:
+    """Of each class the images that are of it, its precision and recall."""
+    columns = (evaluation.labels, evaluation.truths, evaluation.precision, evaluation.recall)
+    return {label: rest for label, *rest in zip(*(column.tolist() for column in columns), strict=True)}
+
+
+def _truth(found: evaluate.Evaluation, names: Sequence[str]) -> dict[str, Any]:
+    """How good predictions are, and what is taken for what."""
+
+    def name(label: int) -> str:
+        return naming.printable(names[label]) if label < len(names) else str(label)
+
+    return {
+        "images": found.images,
+        "accuracy": found.accuracy,
+        "calibration_error": found.calibration_error,
+        "unlabelled": found.unlabelled,
+        "matrix": _matrix(found, name),
+        "confused": [(name(truth), name(label), count) for truth, label, count in found.confused[:_CONFUSED].tolist()],
+    }
+
+
+def _matrix(found: evaluate.Evaluation, name: Any) -> dict[str, Any] | None:
+    """The confusion matrix, of the classes with most images where there are very many."""
+    if found.confusion is None:
+        return None
+    shown = np.sort(np.argsort(-(found.truths + found.predicted), kind="stable")[:_MATRIX])
+    counts, truths = found.confusion[np.ix_(shown, shown)], found.truths[shown]
+    return {
+        "names": [name(label) for label in found.labels[shown].tolist()],
+        "rows": [(row, total) for row, total in zip(counts.tolist(), truths.tolist(), strict=True)],
+        "of": len(found.labels),
+    }
+
+
+def _outputs(export: Export, seed: int) -> list[dict[str, Any]]:
+    """How the values of the model's outputs are spread, over records drawn at random; no more than memory holds."""
+    specs = {key.removeprefix(OUTPUT): spec for key, spec in export.features.items() if key.startswith(OUTPUT)}
+    if not specs or not len(export):
+        return []
+    rows = gallery.sample(len(export), seed, _OUTPUTS)
+    fits = np.cumsum(export.metadata["size"][rows]) <= _OUTPUT_BYTES
+    values: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in specs}
+    taken = 0
+    for _, record in _records(export, rows[fits] if fits.any() else rows[:1]):
+        taken += 1
+        for name in specs:
+            flat = record.outputs[name].ravel()
+            values[name].append(flat[:: max(1, -(-len(flat) // _OUTPUT_VALUES))])
+    return [_output(name, spec, taken, np.concatenate(values[name])) for name, spec in specs.items()]
+
+
+def _output(name: str, spec: FeatureSpec, records: int, values: npt.NDArray[Any]) -> dict[str, Any]:
+    shape = ", ".join("?" if size is None else str(size) for size in spec.shape)
+    made = {"name": naming.printable(name), "what": f"{spec.dtype} [{shape}]", "records": records}
+    if spec.dtype == "bytes":
+        counted = Counter(naming.printable(naming.to_text(value)[:80]) for value in values)
+        return {**made, "texts": counted.most_common(_EXAMPLES * 3), "different": len(counted), "spread": None}
+    return {**made, "texts": None, "spread": figures.distribution(values)._asdict()}
+
+
+# Pictures.
+
+
+def _pictures(
+    export: Export, classes: _Classes, confidence: npt.NDArray[np.float32] | None, min_confidence: float, seed: int
+) -> dict[str, Any]:
+    """The strips of each class, and the sample."""
+    shown, each = gallery.sizes(len(classes.order))
+    strips = {}
+    for place, number in enumerate(classes.order[:shown].tolist()):
+        rows = classes.members.rows[classes.members.classes == number]
+        of_class = None if confidence is None else confidence[rows]
+        strips[number] = gallery.strips(rows, of_class, min_confidence, each, seed + place)
+    sample = gallery.sample(len(export), seed)
+    wanted = np.unique(np.concatenate([sample, *(rows for kinds in strips.values() for rows in kinds.values())]))
+    cards = dict(zip(wanted.tolist(), _cards(export, wanted, classes.members), strict=True))
+    return {
+        "strips": [
+            {
+                "name": classes.name(number),
+                "kinds": [(title, [cards[row] for row in rows.tolist()]) for title, rows in kinds.items()],
+            }
+            for number, kinds in strips.items()
+        ],
+        "sample": [cards[row] for row in sample.tolist()],
+    }
+
+
+def _cards(export: Export, rows: Rows, members: Members) -> Iterator[dict[str, Any]]:
+    """What is shown of records: a small picture, and what was said of it."""
+    pixels = export.manifest["pixels"]
+    oriented = bool(pixels) and pixels["exif_orientation"] == "apply" and export.manifest["image"] == "keep"
+    kept: list[tuple[int, Record]] = []
+
+    def noted() -> Iterator[Record]:
+        for row, record in _records(export, rows):
+            kept.append((row, record))
+            yield record
+
+    of_row = _classes_of(members, rows)
+    for small in thumbnails.thumbnails(noted(), oriented=oriented):
+        row, record = kept.pop(0)
+        yield {
+            "name": naming.printable(naming.shown(record.filename)),
+            "classes": of_row.get(row, []),
+            "said": _said(record.prediction),
+            "confidence": _finite(record.prediction.confidence),
+            "truth": None if record.truth is None else naming.printable(record.truth.text),
+            "wrong": _is_wrong(record),
+            "picture": small,
+            "boxes": _boxes(record, small, pixels),
+        }
+
+
+def _records(export: Export, rows: Rows) -> Iterator[tuple[int, Record]]:
+    """Records by row, each with its row; ascending rows are read in passing."""
+    for row, serialized in zip(rows.tolist(), export.serialized_rows(rows.tolist()), strict=True):
+        record = export.parse(serialized)
+        export.check_filename(row, naming.to_bytes(record.filename))
+        yield row, record
+
+
+def _classes_of(members: Members, rows: Rows) -> dict[int, list[int]]:
+    """The classes of some records, by row."""
+    found: dict[int, list[int]] = {}
+    wanted = np.isin(members.rows, rows)
+    for row, number in zip(members.rows[wanted].tolist(), members.classes[wanted].tolist(), strict=True):
+        found.setdefault(row, []).append(number)
+    return found
+
+
+def _said(prediction: Prediction) -> str:
+    texts = [prediction.text] if prediction.text is not None else prediction.texts
+    return naming.printable(", ".join(f"{text} x{n}" if n > 1 else text for text, n in Counter(texts or ()).items()))
+
+
+def _is_wrong(record: Record) -> bool | None:
+    """Whether the prediction is not the truth; None where that cannot be said."""
+    if record.truth is None or record.truth.label < 0 or record.prediction.label is None:
+        return None
+    return record.truth.label != record.prediction.label
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _boxes(record: Record, small: thumbnails.Thumbnail, pixels: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The boxes of a detection as shares of the picture, the surest first."""
+    prediction = record.prediction
+    if prediction.boxes is None or prediction.scores is None or not small.uri:
+        return []
+    size = (record.height, record.width)
+    if (small.height > small.width) != (record.height > record.width):  # the picture was turned
+        size = size[::-1]
+    made = []
+    for place in np.argsort(-np.nan_to_num(prediction.scores), kind="stable")[:_NAMED_BOXES]:
+        for ymin, xmin, ymax, xmax in boxes.on_image(prediction.boxes[place : place + 1], size, pixels).tolist():
+            title = f"{(prediction.texts or [])[place]} {prediction.scores[place]:.2f}"
+            made.append({"x": xmin, "y": ymin, "w": xmax - xmin, "h": ymax - ymin, "title": naming.printable(title)})
+    return made
+
+
+# Failures.
+
+
+def _failures(export: Export) -> dict[str, Any]:
+    """Failures by stage and reason, the most frequent first, with the first few names of each."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], list[str]] = {}
+    for failure in export.each_failure():
+        key = (failure.stage, _reason(failure))
+        if key not in counts and len(counts) >= _DIFFERENT:
+            key = (failure.stage, "other reasons")
+        counts[key] += 1
+        if len(named := examples.setdefault(key, [])) < _EXAMPLES:
+            named.append(naming.printable(naming.shown(failure.filename)))
+    rows = [(*key, count, examples[key]) for key, count in counts.most_common(_REASONS)]
+    return {"rows": rows, "more": len(counts) - len(rows)}
+
+
+def _reason(failure: Failure) -> str:
+    """The error without the name of the file, so that those of one kind are told together."""
+    return naming.printable(failure.error.replace(naming.shown(failure.filename), "FILE"))
