@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfzip import boxes, describe, evaluate, figures, gallery, naming, page, storage, thumbnails
+from tfzip import describe, figures, gallery, naming, page, storage, thumbnails
+from tfzip.boxes import on_image
 from tfzip.classes import Members, class_members
 from tfzip.errors import OutputError, UsageError
+from tfzip.evaluate import Evaluation, evaluate, lacks
 from tfzip.read import Export
 from tfzip.read import open as open_export
 from tfzip.record import CONFIDENCE, Failure, FeatureSpec, OUTPUT, Prediction, Record, SCORES
@@ -29,7 +31,7 @@ _CONFUSED = 10
 _SHARDS = 20
 _REASONS, _DIFFERENT, _EXAMPLES = 20, 1000, 3
 _OUTPUTS, _OUTPUT_BYTES, _OUTPUT_VALUES = 1000, 1 << 26, 4096
-_NAMED_BOXES = 12
+_MOST_BOXES = 20
 
 Rows = npt.NDArray[np.int64]
 
@@ -98,7 +100,7 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
     classes = _Classes(members, order[records[order] > 0][:_MOST_CLASSES])
     thresholds = sorted({*figures.THRESHOLDS, min_confidence})
     start = thresholds.index(min_confidence)
-    evaluation = None if evaluate.lacks(export) else evaluate.evaluate(export)
+    evaluation = None if lacks(export) else evaluate(export)
     numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds)
     return {
         "title": naming.printable(export.path),
@@ -168,7 +170,7 @@ def _labelled(export: Export, confidence: npt.NDArray[np.float32]) -> npt.NDArra
 
 def _judged(export: Export, thresholds: Sequence[float]) -> dict[str, Any]:
     """How many records of known truth pass, and how many of these are right; nothing where no truth is known."""
-    if evaluate.lacks(export):
+    if lacks(export):
         return {"known": None}
     columns = export.metadata
     known = np.flatnonzero(columns["truth"] >= 0)
@@ -189,7 +191,7 @@ def _class_rows(
     records: npt.NDArray[np.int64],
     numbers: Mapping[str, Any] | None,
     start: int,
-    evaluation: evaluate.Evaluation | None,
+    evaluation: Evaluation | None,
 ) -> list[dict[str, Any]]:
     """The rows of the table of classes."""
     shares = {} if evaluation is None else _shares(evaluation)
@@ -205,13 +207,13 @@ def _class_rows(
     ]
 
 
-def _shares(evaluation: evaluate.Evaluation) -> dict[int, tuple[int, float, float]]:
+def _shares(evaluation: Evaluation) -> dict[int, tuple[int, float, float]]:
     """Of each class the images that are of it, its precision and recall."""
     columns = (evaluation.labels, evaluation.truths, evaluation.precision, evaluation.recall)
     return {label: rest for label, *rest in zip(*(column.tolist() for column in columns), strict=True)}
 
 
-def _truth(found: evaluate.Evaluation, names: Sequence[str]) -> dict[str, Any]:
+def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """How good predictions are, and what is taken for what."""
 
     def name(label: int) -> str:
@@ -227,7 +229,7 @@ def _truth(found: evaluate.Evaluation, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _matrix(found: evaluate.Evaluation, name: Any) -> dict[str, Any] | None:
+def _matrix(found: Evaluation, name: Any) -> dict[str, Any] | None:
     """The confusion matrix, of the classes with most images where there are very many."""
     if found.confusion is None:
         return None
@@ -316,8 +318,13 @@ def _cards(export: Export, rows: Rows, members: Members) -> Iterator[dict[str, A
             "truth": None if record.truth is None else naming.printable(record.truth.text),
             "wrong": _is_wrong(record),
             "picture": small,
-            "boxes": _boxes(record, small, pixels),
+            "boxes": _boxes(record.prediction, _input_size(record, pixels)),
         }
+
+
+def _input_size(record: Record, pixels: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Height and width of what the model saw: of its input, or of the image if it took that as it is."""
+    return (record.height, record.width) if pixels is None else (pixels["height"], pixels["width"])
 
 
 def _records(export: Export, rows: Rows) -> Iterator[tuple[int, Record]]:
@@ -353,19 +360,17 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _boxes(record: Record, small: thumbnails.Thumbnail, pixels: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The boxes of a detection as shares of the picture, the surest first."""
-    prediction = record.prediction
-    if prediction.boxes is None or prediction.scores is None or not small.uri:
+def _boxes(prediction: Prediction, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The boxes of a detection as shares of the picture, the surest first; `size` is of the model's input."""
+    if prediction.boxes is None or prediction.scores is None or prediction.texts is None:
         return []
-    size = (record.height, record.width)
-    if (small.height > small.width) != (record.height > record.width):  # the picture was turned
-        size = size[::-1]
     made = []
-    for place in np.argsort(-np.nan_to_num(prediction.scores), kind="stable")[:_NAMED_BOXES]:
-        for ymin, xmin, ymax, xmax in boxes.on_image(prediction.boxes[place : place + 1], size, pixels).tolist():
-            title = f"{(prediction.texts or [])[place]} {prediction.scores[place]:.2f}"
-            made.append({"x": xmin, "y": ymin, "w": xmax - xmin, "h": ymax - ymin, "title": naming.printable(title)})
+    shares = on_image(prediction.boxes, size)
+    for place in np.argsort(-np.nan_to_num(prediction.scores), kind="stable")[:_MOST_BOXES].tolist():
+        ymin, xmin, ymax, xmax = shares[place].tolist()
+        title = naming.printable(f"{prediction.texts[place]} {prediction.scores[place]:.2f}")
+        if np.isfinite(ymin):
+            made.append({"x": xmin, "y": ymin, "w": xmax - xmin, "h": ymax - ymin, "title": title})
     return made
 
 
