@@ -61,10 +61,9 @@ ORDER = [
     ["outcome"],
     ["pipeline"],
     ["deep", "pseudolabel"],
-    ["export", "scorecard", "verify"],
-    ["boxes", "figures", "gallery", "page"],
-    ["describe"],
+    ["boxes", "describe", "figures", "gallery", "page"],
     ["report"],
+    ["export", "scorecard", "verify"],
     ["terminal"],
     ["interop"],
     ["interop.tfds", "interop.tfx"],
@@ -129,7 +128,7 @@ def test_the_public_names_are_these():
         "BrokenSourceError", "Change", "CorruptError", "DataError", "Diff", "Evaluation", "Export", "Failure",
         "FilenameNotFoundError", "ModelError", "Move", "NotAnExportError", "OutputError", "OutputExistsError",
         "Prediction", "Record", "SourceError", "Target", "TfzipError", "TooManyFailuresError", "Truth", "UsageError",
-        "__version__", "diff", "evaluate", "export", "mix", "open", "select", "verify", "write", "zip",
+        "__version__", "diff", "evaluate", "export", "mix", "open", "report", "select", "verify", "write", "zip",
     }  # fmt: skip
     for name in tfzip.__all__:
         assert getattr(tfzip, name) is not None

@@ -29,6 +29,7 @@ from tfzip.mix import mix
 from tfzip.pairing import zip  # noqa: A004 - tfzip.zip, as the builtin
 from tfzip.read import Export, open  # noqa: A004 - tfzip.open, as gzip.open
 from tfzip.record import Failure, Prediction, Record, Target, Truth
+from tfzip.report import report
 from tfzip.select import select
 from tfzip.verify import verify
 from tfzip.version import __version__
@@ -62,6 +63,7 @@ __all__ = [
     "export",
     "mix",
     "open",
+    "report",
     "select",
     "verify",
     "write",

@@ -29,6 +29,7 @@ _FREE = frozenset(
         "overwrite",
         "dry_run",
         "quiet",
+        "report",
         "on_error",
         "max_failures",
         "trust_model",

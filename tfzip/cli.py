@@ -19,6 +19,7 @@ from tfzip import demo, interrupt, naming, options, process, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
+from tfzip.report import MIN_CONFIDENCE
 from tfzip.select import SHAPE, VALIDATION, check_validation_split, settled
 from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
@@ -162,6 +163,11 @@ def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
     return each if set(each) - {OTHERS} else each.get(OTHERS, 0.0)
 
 
+def _report(parsed: argparse.Namespace) -> None:
+    with tfzip.open(parsed.out, parsed.split) as export:
+        print(tfzip.report(export, parsed.to, min_confidence=parsed.min_confidence, seed=parsed.seed))
+
+
 def _diff(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.out, parsed.split) as one, tfzip.open(parsed.other, parsed.split) as other:
         found = tfzip.diff(one, other)
@@ -269,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
             "python -m tfzip diff labelled/ again/",
         )
     )
+    _add_report(
+        reader("report", _report, "write a page of pictures and plots, report.html", "python -m tfzip report labelled/")
+    )
     showing = command(
         "demo",
         _demo,
@@ -305,6 +314,19 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", metavar="OUT2", help="another, such as that of a later round")
     parser.add_argument("--split", help="which split of both, where one holds several")
     parser.add_argument("--json", action="store_true", help="for programs, with all images that changed")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"{parser.description} It is one file that holds all it shows, for any browser, with no network: counts, "
+        "confidences, what passes a threshold, what is wrong where truth is known, and pictures of each class."
+    )
+    parser.add_argument("--to", metavar="FILE", help="the file to write (default: report.html in OUT)")
+    parser.add_argument(
+        "--min-confidence", type=float, metavar="P", default=MIN_CONFIDENCE,
+        help=f"the threshold at first, around which pictures are shown (default: {MIN_CONFIDENCE})",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="SEED", default=0, help="of the pictures drawn (default: 0)")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -417,6 +439,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
     )
     add(group, "max_failures", "stop if more images fail: a number, or a percentage as in 5%%", metavar="N")
+    switch(group, "report", "then write report.html, a page of pictures and plots, as `tfzip report` does")
     switch(group, "dry_run", "only say what would be done")
     switch(group, "quiet", "no progress, no summary")
 

@@ -56,7 +56,11 @@ def pixels(facts: Mapping[str, Any]) -> str:
     made = facts["pixels"]
     if made is None:
         elsewhere = facts["model"]["takes"] == "predictions"
-        return "unused: predictions made elsewhere" if elsewhere else "as the model decodes them: it takes the images' bytes"
+        return (
+            "unused: predictions made elsewhere"
+            if elsewhere
+            else "as the model decodes them: it takes the images' bytes"
+        )
     shape = f"{made['height']}x{made['width']}x{made['channels']}"
     return f"{shape} {made['scale']} ({_SCALES[made['scale']]}, {_ORIGINS[made['scale_from']]})"
 

@@ -36,6 +36,7 @@ from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
 from tfzip.record import UNKNOWN, Failure, Shard
+from tfzip.report import check_installed, report
 from tfzip.sources import Listed, Stream, open_source, python
 from tfzip.write import ShardWriter
 
@@ -113,6 +114,8 @@ def _do(
 ) -> reading.Export | None:
     """Do what is asked for, or only say what would be done; `opened` gives source, model and predictions."""
     layout.check_free(options.overwrite)
+    if options.report:
+        check_installed()
     if options.dry_run:
         source, model, given = opened()
         print(_dry_run(prepare(source, model, options, given), layout))
@@ -122,7 +125,18 @@ def _do(
         if not _was_published(layout, options, *parts):
             layout.check_free(options.overwrite)  # again: another may have finished meanwhile
             _run(*_settled_job(layout, options, *parts), layout)
-    return reading.open(layout.out, options.split, max_pixels=options.max_pixels)
+    made = reading.open(layout.out, options.split, max_pixels=options.max_pixels)
+    if options.report:
+        _add_report(made)
+    return made
+
+
+def _add_report(made: reading.Export) -> None:
+    try:
+        report(made)
+    except TfzipError as error:
+        again = f"the export is finished, its report is not: `tfzip report {made.path}` makes that"
+        raise type(error)(f"{error}; {again}") from None
 
 
 def _was_published(layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None) -> bool:

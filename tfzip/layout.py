@@ -18,6 +18,7 @@ from tfzip.read import TFX_FOLDER
 
 LAYOUTS = ("flat", "tfx")
 RUN = "run.json"
+REPORT = "report.html"
 _WORK = ".tfzip"
 _TFDS = "tfds-"
 _PLAN, _PUBLISHED = "plan.json", "published.json"
@@ -167,7 +168,7 @@ class Layout:
         Cut short at any point, it can be called again.
         """
         old = self._old_files()
-        storage.remove(storage.join(self._home, name) for name in (INDEX, RUN, *dataset_info.NAMES))
+        storage.remove(storage.join(self._home, name) for name in (INDEX, RUN, REPORT, *dataset_info.NAMES))
         storage.remove(storage.join(self.out, file) for file in old if file not in files)
         folder = storage.join(self.out, self._shard_prefix)
         storage.makedirs(folder)

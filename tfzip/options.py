@@ -107,6 +107,7 @@ class Options:
     limit: int | None = None
     dry_run: bool = False
     trust_model: bool = False
+    report: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:

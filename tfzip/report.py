@@ -16,11 +16,10 @@ from tfzip.boxes import on_image
 from tfzip.classes import Members, class_members
 from tfzip.errors import OutputError, UsageError
 from tfzip.evaluate import Evaluation, evaluate, lacks
+from tfzip.layout import REPORT
 from tfzip.read import Export
 from tfzip.read import open as open_export
-from tfzip.record import CONFIDENCE, Failure, FeatureSpec, OUTPUT, Prediction, Record, SCORES
-
-REPORT = "report.html"
+from tfzip.record import CONFIDENCE, OUTPUT, SCORES, Failure, FeatureSpec, Prediction, Record
 
 MIN_CONFIDENCE = 0.9
 """Where the slider stands at first."""
@@ -346,7 +345,7 @@ def _classes_of(members: Members, rows: Rows) -> dict[int, list[int]]:
 
 def _said(prediction: Prediction) -> str:
     texts = [prediction.text] if prediction.text is not None else prediction.texts
-    return naming.printable(", ".join(f"{text} x{n}" if n > 1 else text for text, n in Counter(texts or ()).items()))
+    return naming.printable(", ".join(f"{text} ×{n}" if n > 1 else text for text, n in Counter(texts or ()).items()))
 
 
 def _is_wrong(record: Record) -> bool | None:

@@ -11,14 +11,14 @@
 
   const shares = {
     low: 0, high: 100, axisY: { type: Chartist.FixedScaleAxis, low: 0, high: 100, ticks: [0, 25, 50, 75, 100],
-                                labelInterpolationFnc: (value) => value + " %" },
+                                labelInterpolationFnc: (value) => value + "%" },
   };
   const unit = (percent) => ({
     type: Chartist.FixedScaleAxis, low: 0, high: percent ? 100 : 1,
     ticks: percent ? [0, 25, 50, 75, 100] : [0, 0.25, 0.5, 0.75, 1],
-    labelInterpolationFnc: (value) => (percent ? value + " %" : value),
+    labelInterpolationFnc: (value) => (percent ? value + "%" : value),
   });
-  const frame = { chartPadding: { top: 12, right: 20, bottom: 4, left: 8 } };
+  const frame = { chartPadding: { top: 12, right: 24, bottom: 0, left: 8 } };
 
   function chart(id, kind, data, options) {
     const figure = find(id);
@@ -85,6 +85,7 @@
       if (numbers.known !== null) {
         find("passing-known").textContent = count(numbers.known_passing[at]);
         find("passing-right").textContent = count(numbers.right[at]);
+        find("passing-accuracy").textContent = numbers.known_passing[at] ? share(numbers.right[at], numbers.known_passing[at]).toFixed(1) + "%" : "-";
         accuracy(at);
       }
       if (find("command-threshold")) find("command-threshold").textContent = value;
@@ -113,17 +114,17 @@
     const up = right.map((value, at) => (kept[at] ? share(value, kept[at]) : null));
     const series = (at) => ({ series: [
       points(across, up),
-      { className: "ct-dot", data: up[at] === null ? [] : [{ x: across[at], y: up[at], meta: `${label(up[at])} % right at ${label(across[at])} %` }] },
+      { className: "ct-dot", data: up[at] === null ? [] : [{ x: across[at], y: up[at], meta: `${label(up[at])}% right at ${label(across[at])}%` }] },
     ] });
     const start = Number(find("threshold").value);
     const low = Math.max(0, Math.floor(Math.min(...up.filter((value) => value !== null)) / 10) * 10 - 10) || 0;
     const ticks = Array.from({ length: 6 }, (_, step) => low + (step * (100 - low)) / 5);
     const drawn = chart("chart-accuracy", Chartist.LineChart, series(start), {
       lineSmooth: false, axisX: unit(true),
-      axisY: { ...shares.axisY, low, ticks, labelInterpolationFnc: (value) => label(value) + " %" },
+      axisY: { ...shares.axisY, low, ticks, labelInterpolationFnc: (value) => label(value) + "%" },
     });
     chart("chart-calibration", Chartist.LineChart, { series: [
-      reliability.map(([images, sure, rate]) => ({ x: sure, y: 100 * rate, meta: `${count(images)} images, ${label(sure)} sure, ${label(100 * rate)} % right` })),
+      reliability.map(([images, sure, rate]) => ({ x: sure, y: 100 * rate, meta: `${count(images)} images, ${label(sure)} sure, ${label(100 * rate)}% right` })),
       { className: "ct-marker", data: [{ x: 0, y: 0 }, { x: 1, y: 100 }] },
     ] }, { ...shares, lineSmooth: false, axisX: unit(false) });
     return (at) => drawn.update(series(at));
