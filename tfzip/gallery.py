@@ -1,4 +1,4 @@
-"""Which records a report shows as pictures: of each class the surest, the least sure, those near a threshold, some drawn.
+"""Which records a report shows as pictures: the surest of a class, the least sure, some near a threshold, some drawn.
 
 Pure functions on arrays: no record is read here.
 """

@@ -209,7 +209,8 @@ def _class_rows(
 def _shares(evaluation: Evaluation) -> dict[int, tuple[int, float, float]]:
     """Of each class the images that are of it, its precision and recall."""
     columns = (evaluation.labels, evaluation.truths, evaluation.precision, evaluation.recall)
-    return {label: rest for label, *rest in zip(*(column.tolist() for column in columns), strict=True)}
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {label: (truths, precision, recall) for label, truths, precision, recall in rows}
 
 
 def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
@@ -345,7 +346,9 @@ def _classes_of(members: Members, rows: Rows) -> dict[int, list[int]]:
 
 def _said(prediction: Prediction) -> str:
     texts = [prediction.text] if prediction.text is not None else prediction.texts
-    return naming.printable(", ".join(f"{text} ×{n}" if n > 1 else text for text, n in Counter(texts or ()).items()))
+    return naming.printable(
+        ", ".join(f"{text} \N{MULTIPLICATION SIGN}{n}" if n > 1 else text for text, n in Counter(texts or ()).items())
+    )
 
 
 def _is_wrong(record: Record) -> bool | None:

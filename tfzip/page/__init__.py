@@ -53,7 +53,7 @@ def _count(number: int) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None or share != share else f"{share:.1%}"
+    return "-" if share is None or share != share else f"{share:.1%}"
 
 
 def _bytes(size: int) -> str:
