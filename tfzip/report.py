@@ -345,10 +345,10 @@ def _classes_of(members: Members, rows: Rows) -> dict[int, list[int]]:
 
 
 def _said(prediction: Prediction) -> str:
-    texts = [prediction.text] if prediction.text is not None else prediction.texts
-    return naming.printable(
-        ", ".join(f"{text} \N{MULTIPLICATION SIGN}{n}" if n > 1 else text for text, n in Counter(texts or ()).items())
-    )
+    """The classes that were predicted, and how often if there are boxes."""
+    texts = Counter([prediction.text] if prediction.text is not None else prediction.texts)
+    said = (f"{text} \N{MULTIPLICATION SIGN}{number}" if number > 1 else text for text, number in texts.items())
+    return naming.printable(", ".join(said))
 
 
 def _is_wrong(record: Record) -> bool | None:
