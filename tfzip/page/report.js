@@ -7,6 +7,8 @@
   const count = (value) => value.toLocaleString("en");
   const share = (part, whole) => (whole ? (100 * part) / whole : 0);
 
+  const percent = (part, whole) => (whole ? share(part, whole).toFixed(1) + "%" : "-");
+
   // Charts. Each draws into `.plot` of a figure, anew whenever what it shows has changed.
 
   const shares = {
@@ -72,7 +74,7 @@
                         { className: "ct-marker", data: [{ x: at, y: 0 }, { x: at, y: 100 }] }] };
     };
     const tableRows = [...document.querySelectorAll("#class-table tbody tr")].map((row) => ({
-      passing: row.querySelector(".passing"), meter: row.querySelector("meter"), records: row.querySelector("meter").max,
+      passing: row.querySelector(".passing"), bar: row.querySelector(".bar"), records: Number(row.dataset.records),
     }));
     const coverage = chart("chart-coverage", Chartist.LineChart, series(), { ...shares, ...line, showArea: true, axisX: unit(false) });
     const accuracy = numbers.known === null ? null : judged();
@@ -85,14 +87,15 @@
       if (numbers.known !== null) {
         find("passing-known").textContent = count(numbers.known_passing[at]);
         find("passing-right").textContent = count(numbers.right[at]);
-        find("passing-accuracy").textContent = numbers.known_passing[at] ? share(numbers.right[at], numbers.known_passing[at]).toFixed(1) + "%" : "-";
+        find("passing-accuracy").textContent = percent(numbers.right[at], numbers.known_passing[at]);
         accuracy(at);
       }
       if (find("command-threshold")) find("command-threshold").textContent = value;
       tableRows.forEach((row, place) => {
         const kept = numbers.class_passing[place][at];
         row.passing.textContent = count(kept);
-        row.meter.value = kept;
+        row.bar.textContent = percent(kept, row.records);
+        row.bar.style.setProperty("--share", kept / row.records);
       });
       coverage.update(series());
     };
@@ -104,8 +107,8 @@
     };
     slider.addEventListener("input", move);
     if (choice) choice.addEventListener("change", show);
-    move();  // a browser may have kept where the slider stood
-    show();
+    if (slider.value !== slider.defaultValue) move();  // a browser may have kept where they stood
+    if (chosen() !== null) show();
   }
 
   function judged() {
