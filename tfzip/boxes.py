@@ -11,7 +11,7 @@ _MOST_RELATIVE = 2.0  # a box may reach beyond the image; coordinates in pixels 
 
 
 def on_image(boxes: npt.NDArray[Any], inputs: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Boxes as shares of the image, cut at its edges; NaN where nothing of one is within, or it is not finite.
+    """Boxes as shares of the image, cut at its edges; NaN where nothing of one is within.
 
     The model saw the whole image, stretched to its input, so that shares of either are the same.
 
@@ -20,7 +20,7 @@ def on_image(boxes: npt.NDArray[Any], inputs: tuple[int, int]) -> npt.NDArray[np
         inputs: height and width of that.
     """
     boxes = boxes.astype(np.float64)
-    if len(boxes) and np.nanmax(boxes) > _MOST_RELATIVE:
+    if boxes.max(initial=0, where=np.isfinite(boxes)) > _MOST_RELATIVE:
         boxes = boxes / np.tile(inputs, 2)
     boxes = boxes.clip(0, 1)
     is_within = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

@@ -55,9 +55,9 @@ def report(
     Returns the file's path.
 
     Raises:
-        UsageError: what makes pages or pictures is not installed, or an argument is wrong.
+        UsageError: what makes pages or pictures is not installed, an argument is wrong, or `to` cannot be written.
         CorruptError: the index, or a record that is shown, is damaged.
-        OutputError: the file cannot be written.
+        OutputError: the export's folder cannot be written.
     """
     check_installed()
     if not 0 <= min_confidence <= 1:
@@ -70,7 +70,8 @@ def report(
     try:
         storage.write_whole(path, html.encode())
     except OSError as error:
-        raise OutputError(f"{path}: the report cannot be written ({error.strerror or error})") from None
+        told = f"{path}: the report cannot be written ({error.strerror or error})"
+        raise (OutputError(told) if to is None else UsageError(f"--to {told}")) from None
     return path
 
 
