@@ -167,6 +167,7 @@ def _shrunk(image: Any, side: int) -> Any:
     from PIL import Image
 
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.load()  # if that had nothing to do
     return image
 
 
@@ -198,9 +199,7 @@ def _from_npy(encoded: bytes, side: int) -> Any:
     from PIL import Image
 
     file = io.BytesIO(encoded)
-    is_first = np.lib.format.read_magic(file) == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
+    shape, is_fortran, dtype = _npy_header(file)
     if is_fortran or dtype.str[1:] not in _WHITE or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape[:2]) < 1:
         raise ValueError(f"npy: an array of {dtype} and shape {shape} is no image")
     if math.prod(shape[:2]) > Image.MAX_IMAGE_PIXELS:
@@ -210,6 +209,16 @@ def _from_npy(encoded: bytes, side: int) -> Any:
     with _room(math.prod(shape[:2]), False):
         pixels = np.frombuffer(encoded, dtype, offset=file.tell()).reshape(shape)
         return _shrunk(Image.fromarray(_in_range(pixels.squeeze(2) if shape[2:] == (1,) else pixels)), side)
+
+
+def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The array's shape, whether it is in the order of Fortran, its dtype; the file is then where its numbers begin."""
+    try:
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        return read(file)
+    except Exception:  # NumPy lets Python parse it, and what that says is about Python
+        raise ValueError("npy: its header cannot be read") from None
 
 
 def _in_range(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
