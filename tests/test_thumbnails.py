@@ -122,7 +122,7 @@ def test_a_large_picture_is_shown_smaller(name):
     found = opened(made(encoded))
     expected = source.convert("RGBA").resize((128, 85), Image.Resampling.LANCZOS)
     assert found.size == expected.size
-    assert np.abs(on_white(found) - on_white(expected)).mean() < 6
+    assert np.abs(on_white(found) - on_white(expected)).mean() < 8
     assert np.abs(np.asarray(found, np.float64) - expected)[..., 3].mean() < 2
     assert np.abs(on_white(found.rotate(180)) - on_white(expected)).mean() > 20  # so the figure above says something
 
@@ -280,6 +280,8 @@ HOSTILE = {
     "npy pickled": (as_npy(np.array([[Trap()]], object), allow_pickle=True), "npy: an array of object"),
     "a pickle": (pickle.dumps(Trap()), "damaged, or of a kind"),
     "npy text": (as_npy(np.array([["a"]])), "npy: an array of <U1"),
+    "npy a number": (as_npy(np.uint8(7)), "is no image"),
+    "npy a row": (as_npy(np.zeros(5, np.uint8)), "is no image"),
     "npy too deep": (as_npy(np.zeros((2, 2, 2, 2), np.uint8)), "is no image"),
     "npy of Fortran": (as_npy(np.asfortranarray(np.zeros((3, 2), np.uint8))), "is no image"),
     "npy empty": (as_npy(np.zeros((0, 5), np.uint8)), "is no image"),
@@ -288,8 +290,8 @@ HOSTILE = {
     "npy too bright": (as_npy(np.full((2, 2), 256.0)), "npy: not all pixels are from 0 to 255"),
     "npy header": (headed("{'descr': __import__('os').mkdir('trap')}"), "npy: its header cannot be read"),
     "npy nested header": (headed("(" * 60_000), "npy: its header cannot be read"),
-    "png text": (with_chunk(TINY, b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8), 9)), "|too large"),
-    "png profile": (with_chunk(TINY, b"iCCP", b"a\0\0" + zlib.compress(bytes(10**8), 9)), "|too large"),
+    "png text": (with_chunk(TINY, b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8), 9)), "too large"),
+    "png profile": (with_chunk(TINY, b"iCCP", b"a\0\0" + zlib.compress(bytes(10**8), 9)), "too large"),
 }
 
 
@@ -298,10 +300,8 @@ def test_what_cannot_be_shown_is_told_in_a_short_line(name, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     encoded, why = HOSTILE[name]
     shown = made(encoded, oriented=True)
-    assert bool(shown.uri) != bool(shown.why)
+    assert shown == ("", 0, 0, shown.why)
     assert re.search(why, shown.why)
-    assert bool(shown.uri) <= why.startswith("|"), "nothing but those with a needless part may be shown"
-    assert shown.uri or shown == ("", 0, 0, shown.why)
     assert len(shown.why) <= 120
     assert shown.why.isprintable()
     assert " at 0x" not in shown.why
@@ -316,7 +316,7 @@ def test_damaged_exif_leaves_a_picture_as_it_is():
 
 
 def test_a_claim_takes_no_memory(tmp_path):
-    claims = [name for name, (_, why) in HOSTILE.items() if why == CLAIMED or why.startswith("|") or "npy" in name]
+    claims = [name for name, (_, why) in HOSTILE.items() if why in (CLAIMED, "too large") or "npy" in name]
     for name in claims:
         (tmp_path / name).write_bytes(HOSTILE[name][0])
     code = """

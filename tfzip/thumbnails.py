@@ -26,7 +26,9 @@ _READ = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF", "JP
 """What Pillow may take a file for. It knows far more formats, and calls other programs for some."""
 
 _JPEG = ("JPEG", "MPO")
-_NPY, _JXL, _HEIC = (b"\x93NUMPY",), (b"\xff\x0a", b"\0\0\0\x0cJXL "), (b"ftyphe", b"ftypmif1", b"ftypmsf1")
+_NPY = b"\x93NUMPY"
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_HEIC = (b"ftyphe", b"ftypmif1", b"ftypmsf1")  # behind the size of the first box
 _TINY = 64  # pixels of the longest side up to which none is changed
 _QUALITY = 60
 _LONGEST_WHY = 120
@@ -131,7 +133,7 @@ def _none(why: str) -> Thumbnail:
 
 def _as_webp(image: Any) -> Thumbnail:
     file, lossless = io.BytesIO(), max(image.size) <= _TINY
-    image.save(file, "webp", lossless=lossless, exact=lossless, quality=_QUALITY, icc_profile=b"", exif=b"", xmp=b"")
+    image.save(file, "webp", lossless=lossless, exact=lossless, quality=_QUALITY)
     return Thumbnail(f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", *image.size)
 
 
@@ -200,7 +202,8 @@ def _from_npy(encoded: bytes, side: int) -> Any:
 
     file = io.BytesIO(encoded)
     shape, is_fortran, dtype = _npy_header(file)
-    if is_fortran or dtype.str[1:] not in _WHITE or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape[:2]) < 1:
+    is_image = len(shape) > 1 and min(shape) > 0 and shape[2:] in ((), (1,), (3,), (4,))
+    if is_fortran or not is_image or dtype.str[1:] not in _WHITE:
         raise ValueError(f"npy: an array of {dtype} and shape {shape} is no image")
     if math.prod(shape[:2]) > Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError
