@@ -46,4 +46,5 @@ def plain(image: Any) -> Any:
         return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     if image.mode not in _CONVERSIONS:
         raise ValueError(f"its pixels (Pillow's mode {image.mode}) have no range that tells black from white")
-    return image.convert(_CONVERSIONS[image.mode])
+    mode = _CONVERSIONS[image.mode]
+    return image if image.mode == mode else image.convert(mode)

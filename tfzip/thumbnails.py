@@ -26,7 +26,9 @@ _READ = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF", "JP
 """What Pillow may take a file for. It knows far more formats, and calls other programs for some."""
 
 _JPEG = ("JPEG", "MPO")
-_NPY, _JXL, _HEIC = (b"\x93NUMPY",), (b"\xff\x0a", b"\0\0\0\x0cJXL "), (b"ftyphe", b"ftypmif1", b"ftypmsf1")
+_NPY = b"\x93NUMPY"
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_HEIC = (b"ftyphe", b"ftypmif1", b"ftypmsf1")  # behind the size of the first box
 _TINY = 64  # pixels of the longest side up to which none is changed
 _QUALITY = 60
 _LONGEST_WHY = 120
@@ -131,7 +133,7 @@ def _none(why: str) -> Thumbnail:
 
 def _as_webp(image: Any) -> Thumbnail:
     file, lossless = io.BytesIO(), max(image.size) <= _TINY
-    image.save(file, "webp", lossless=lossless, exact=lossless, quality=_QUALITY, icc_profile=b"", exif=b"", xmp=b"")
+    image.save(file, "webp", lossless=lossless, exact=lossless, quality=_QUALITY)
     return Thumbnail(f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", *image.size)
 
 
@@ -167,6 +169,7 @@ def _shrunk(image: Any, side: int) -> Any:
     from PIL import Image
 
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.load()  # if that had nothing to do
     return image
 
 
@@ -198,10 +201,9 @@ def _from_npy(encoded: bytes, side: int) -> Any:
     from PIL import Image
 
     file = io.BytesIO(encoded)
-    is_first = np.lib.format.read_magic(file) == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    if is_fortran or dtype.str[1:] not in _WHITE or shape[2:] not in ((), (1,), (3,), (4,)) or min(shape[:2]) < 1:
+    shape, is_fortran, dtype = _npy_header(file)
+    is_image = len(shape) > 1 and min(shape) > 0 and shape[2:] in ((), (1,), (3,), (4,))
+    if is_fortran or not is_image or dtype.str[1:] not in _WHITE:
         raise ValueError(f"npy: an array of {dtype} and shape {shape} is no image")
     if math.prod(shape[:2]) > Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError
@@ -210,6 +212,16 @@ def _from_npy(encoded: bytes, side: int) -> Any:
     with _room(math.prod(shape[:2]), False):
         pixels = np.frombuffer(encoded, dtype, offset=file.tell()).reshape(shape)
         return _shrunk(Image.fromarray(_in_range(pixels.squeeze(2) if shape[2:] == (1,) else pixels)), side)
+
+
+def _npy_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The array's shape, whether it is in the order of Fortran, its dtype; the file is then where its numbers begin."""
+    try:
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        return read(file)
+    except Exception:  # NumPy lets Python parse it, and what that says is about Python
+        raise ValueError("npy: its header cannot be read") from None
 
 
 def _in_range(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
