@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,20 @@ def photographs_model():
             layers.Dense(7, activation="softmax", kernel_initializer=large),
         ]
     )
+
+
+@pytest.fixture
+def folder(photographs, photographs_model, tmp_path, monkeypatch):
+    """A folder with `photos/` and `classifier.keras`, where the reader is."""
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate(sorted(photographs.rglob("*.jpg"))[:24]):
+        target = tmp_path / "photos" / ("cats", "dogs")[number % 2] / f"{number // 2}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    photographs_model.save(tmp_path / "classifier.keras")
+    shutil.copy(tmp_path / "classifier.keras", tmp_path / "better.keras")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def operations(dataset):

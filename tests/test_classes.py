@@ -1,10 +1,13 @@
 """Which classes each record has: as the records themselves say it, of every task."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfzip
+from tfzip import terminal
 from tfzip.classes import class_members
 
 RECORDS = 40
@@ -32,15 +35,31 @@ def told(export):
         texts = [said.text] if said.labels is None else said.texts
         for label, text in dict(zip(labels, texts, strict=True)).items():
             if label is not None and label >= 0:
-                yield row, text
+                yield row, label, text
 
 
 def is_right(export):
-    found, wanted = pairs(export), list(told(export))
+    found, wanted = pairs(export), [(row, text) for row, _, text in told(export)]
     assert len(set(wanted)) > 10, "the records must tell something"
     assert sorted(found) == sorted(wanted)
     assert [row for row, _ in found] == sorted(row for row, _ in found)
+    assert_shown(export)
     return class_members(export)
+
+
+def assert_shown(export):
+    """That `inspect` counts the same, most frequent first, and the records that have none."""
+    wanted = Counter((label, text) for _, label, text in told(export))
+    without = len(export) - len({row for row, *_ in told(export)})
+    facts = terminal.inspection_facts(export)
+    assert {(each["label"], each["text"]): each["records"] for each in facts["classes"]} == wanted
+    assert facts["without_class"] == without
+    shown = terminal.inspection(export).split("\nclasses\n")[1].split("\n\n")[0].splitlines()
+    counts = [int(line.split()[-2]) for line in shown if line.endswith("#")]
+    assert counts == [each["records"] for each in facts["classes"]][:20] == sorted(wanted.values(), reverse=True)[:20]
+    assert [line for line in shown if "without a class" in line] == (
+        [f"  {without} record{'s' * (without > 1)} without a class"] if without else []
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 10, 300])
@@ -62,6 +81,15 @@ def test_labels_without_scores_may_be_any_number(images, tmp_path):
     labels = np.random.default_rng(1).choice([3, 2**31 - 1, 70_000, 0], RECORDS)
     rows = tfzip.zip(labels, [f"{row}.png" for row in range(RECORDS)], images)
     assert is_right(tfzip.write(rows, str(tmp_path / "out"), quiet=True)).names == ["0", "3", "70000", "2147483647"]
+
+
+@pytest.mark.parametrize("labels", [None, ["dog", "-1"]])
+def test_names_given_without_a_list_of_classes(labels, images, tmp_path):
+    texts = np.random.default_rng(1).choice(["cat|dog", "-1", "dog", "7", "猫"], RECORDS).tolist()
+    rows = tfzip.zip(texts, [f"{row}.png" for row in range(RECORDS)], images)
+    found = class_members(export := tfzip.write(rows, str(tmp_path / "out"), quiet=True, labels=labels))
+    assert [found.names[place] for place in found.classes] == texts == [item.prediction.text for item in export[:]]
+    assert found.names[: len(labels or ())] == (labels or [])
 
 
 SPLIT = [f"kind {number}" for number in range(150)]

@@ -386,7 +386,7 @@ def test_every_option_of_the_command_is_an_option_of_the_call():
 
     from tfzip.options import Options
 
-    parsed = cli._parser().parse_args(["export", "D", "--model", "M", "--out", "O"])
+    parsed = cli.parser().parse_args(["export", "D", "--model", "M", "--out", "O"])
     for field in dataclasses.fields(Options):
         assert getattr(parsed, field.name) == field.default, field.name
 

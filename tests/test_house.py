@@ -16,9 +16,9 @@ PACKAGE = Path(tfzip.__file__).parent
 
 ORDER = [
     ["version"],
-    ["errors", "process", "interrupt"],
+    ["colour", "errors", "process", "interrupt"],
     ["naming", "storage"],
-    ["lock", "mix", "pillow", "run"],
+    ["lock", "mix", "pillow", "run", "table"],
     ["record", "policy", "calibration"],
     ["framing", "schema", "formats", "entries", "manifest"],
     ["dataset_info"],
@@ -65,6 +65,7 @@ ORDER = [
     ["report"],
     ["export", "scorecard", "verify"],
     ["terminal"],
+    ["rounds"],
     ["interop"],
     ["interop.tfds", "interop.tfx"],
     ["demo"],
@@ -146,7 +147,7 @@ def test_the_functions_stay_functions_when_their_modules_are_imported():
 
 def test_importing_tfzip_or_asking_for_help_does_not_import_tensorflow():
     code = "import sys, tfzip, tfzip.cli\ntry: tfzip.cli.main(['export', '--help'])\nexcept SystemExit: pass\n"
-    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL', 'tfx', 'apache_beam'} & set(sys.modules)\n"
+    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL', 'tfx', 'apache_beam', 'rich'} & set(sys.modules)\n"
     code += "assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
@@ -162,7 +163,7 @@ assert export["0/0000.png"].format == "png" and not tfzip.verify(export)
 for command in (["inspect"], ["verify"], ["get", "0/0000.png"], ["extract", "--to", {str(tmp_path / "to")!r}],
                 ["diff", {str(out)!r}]):
     assert cli.main([command[0], {str(out)!r}, *command[1:]]) == 0
-assert "tensorflow" not in sys.modules
+assert not {{"tensorflow", "rich"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

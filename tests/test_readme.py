@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,20 +25,6 @@ def text():
     if not path.exists():
         pytest.skip("the README is in a checkout only")
     return path.read_text()
-
-
-@pytest.fixture
-def folder(photographs, photographs_model, tmp_path, monkeypatch):
-    """A folder with `photos/` and `classifier.keras`, where the reader is."""
-    (tmp_path / "photos").mkdir()
-    for number, path in enumerate(sorted(photographs.rglob("*.jpg"))[:24]):
-        target = tmp_path / "photos" / ("cats", "dogs")[number % 2] / f"{number // 2}.jpg"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-    photographs_model.save(tmp_path / "classifier.keras")
-    shutil.copy(tmp_path / "classifier.keras", tmp_path / "better.keras")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def script(text):
@@ -113,7 +98,7 @@ def test_every_option_it_names_exists(text):
     command = [sys.executable, "-m", "tfzip"]
     helps = [subprocess.check_output([*command, name, "--help"], text=True) for name in ("export", "select", "demo")]
     tests = (ROOT / "scripts" / "test").read_text()
-    known = " ".join([cli._parser().format_help(), *helps, tests, "--image --json --to --deep"])
+    known = " ".join([cli.parser().format_help(), *helps, tests, "--image --json --to --deep"])
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
         assert option in known, option
 

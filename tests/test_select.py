@@ -553,7 +553,7 @@ assert "tensorflow" not in sys.modules
 def test_every_option_of_the_command_is_an_option_of_the_call():
     import dataclasses
 
-    parsed = cli._parser().parse_args(["select", "OUT", "--out", "OUT2"])
+    parsed = cli.parser().parse_args(["select", "OUT", "--out", "OUT2"])
     for field in dataclasses.fields(selection.Rules):
         given = getattr(parsed, field.name)
         expected = [] if field.name in ("min_confidence", "others") else field.default

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip.read import Export
+from tfzip.record import SCORES, TEXT
 
 Ints = npt.NDArray[np.int64]
 
@@ -24,7 +25,7 @@ class Members(NamedTuple):
         rows: [M], the record.
         classes: [M], the class: a place in `names`.
         names: those of the export, so that class i is the i-th, or ids in decimal where it has none; after them what
-            else occurs.
+            else occurs: ids, or names that were given with predictions made elsewhere.
     """
 
     rows: Ints
@@ -40,9 +41,11 @@ def class_members(export: Export) -> Members:
     task, names = export.manifest["task"], known_names(export)
     if task == "multilabel" and "scores" in export.metadata:
         return Members(*_from_threshold_on(export), names)
-    if task not in ("multilabel", "detection"):
-        return _labelled(export.metadata["label"], names)
-    return _named(_texts(export), names) if _tell_apart(names) else _numbered(export, names)
+    if task in ("multilabel", "detection"):
+        return _named(_several(export, names), names) if _tell_apart(names) else _numbered(export, names)
+    if TEXT in export.predicted and SCORES not in export.predicted and (export.metadata["label"] < 0).any():
+        return _named(([row["prediction"]] if row["prediction"] else [] for row in export.each_row()), names)
+    return _labelled(export.metadata["label"], names)
 
 
 def known_names(export: Export) -> list[str]:
@@ -65,9 +68,12 @@ def _from_threshold_on(export: Export) -> tuple[Ints, Ints]:
     return rows, classes
 
 
-def _texts(export: Export) -> Iterator[Iterable[str]]:
-    """The texts of each record's classes, as metadata.csv joins them."""
-    return (row["prediction"].split("|") if row["prediction"] else () for row in export.each_row())
+def _several(export: Export, names: Iterable[str]) -> Iterator[list[str]]:
+    """The texts of each record's classes, as metadata.csv joins them; an id below 0 is no class."""
+    known = set(names)
+    for row in export.each_row():
+        texts = row["prediction"].split("|") if row["prediction"] else []
+        yield [text for text in texts if text in known or not text.startswith("-")]
 
 
 def _tell_apart(names: Sequence[str]) -> bool:
@@ -77,14 +83,13 @@ def _tell_apart(names: Sequence[str]) -> bool:
 
 
 def _named(texts: Iterable[Iterable[str]], names: list[str]) -> Members:
-    """Of texts; those that are no known name are ids, which come after the others as they occur."""
+    """Of texts; those that are no known name come after the others as they occur."""
     places = {name: place for place, name in enumerate(names)}
     rows, classes = array("q"), array("q")
     for row, of_row in enumerate(texts):
         for text in dict.fromkeys(of_row):
-            if text in places or not text.startswith("-"):
-                rows.append(row)
-                classes.append(places.setdefault(text, len(places)))
+            rows.append(row)
+            classes.append(places.setdefault(text, len(places)))
     return Members(np.array(rows, np.int64), np.array(classes, np.int64), list(places))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import demo, interrupt, naming, options, process, storage, terminal
+from tfzip import colour, demo, interrupt, naming, options, process, rounds, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
@@ -51,7 +51,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     process.set_up(quiet=not parsed.debug)
     return parsed
 
@@ -75,7 +75,7 @@ def _fail(parsed: argparse.Namespace, message: str, code: int) -> int:
     if parsed.debug:
         traceback.print_exc()
     shown = "\n".join(map(naming.printable, message.split("\n")))
-    print(f"tfzip {parsed.command}: {shown}", file=sys.stderr)
+    colour.complain(f"tfzip {parsed.command}", shown)
     return code
 
 
@@ -86,7 +86,7 @@ def _export(parsed: argparse.Namespace) -> None:
     chosen = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Options)}
     export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
     if export is not None and not parsed.quiet:
-        print(terminal.summary(export, _called_as()))
+        colour.show(terminal.summary(export, _called_as()))
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -94,7 +94,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
         if parsed.json:
             print(json.dumps(terminal.inspection_facts(export), indent=2))
         else:
-            print(terminal.inspection(export))
+            colour.show(terminal.inspection(export, colour.width()))
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def _verify(parsed: argparse.Namespace) -> int:
         for problem in problems:
             print(naming.printable(problem))
         if not problems:
-            print(terminal.verified(export, asked.get("sample", SAMPLE) if parsed.deep else 0))
+            colour.show(terminal.verified(export, asked.get("sample", SAMPLE) if parsed.deep else 0))
     return 1 if problems else 0
 
 
@@ -147,8 +147,8 @@ def _select(parsed: argparse.Namespace) -> None:
         check_validation_split(rules, held)
         chosen = select_rows(export, rules)
         made = None if parsed.dry_run else write_selection(export, rules, chosen, parsed.out, held, **shape)
-        print(terminal.selected(export, chosen))
-    print("dry run: nothing was written" if made is None else terminal.written(made, parsed.out, _called_as()))
+        colour.show(rounds.selected(export, chosen, colour.width()))
+    colour.show("dry run: nothing was written" if made is None else rounds.written(made, parsed.out, _called_as()))
 
 
 def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
@@ -172,16 +172,16 @@ def _diff(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.out, parsed.split) as one, tfzip.open(parsed.other, parsed.split) as other:
         found = tfzip.diff(one, other)
         if parsed.json:
-            for line in terminal.difference_json(found, one, other):
+            for line in rounds.difference_json(found, one, other):
                 print(line)
         else:
-            print(terminal.difference(found, one, other))
+            colour.show(rounds.difference(found, one, other, colour.width()))
 
 
 def _demo(parsed: argparse.Namespace) -> None:
     if parsed.seeds < 1:
         raise tfzip.UsageError(f"--seeds {parsed.seeds}: give a number from 1 on")
-    print(demo.run(parsed.to, _called_as(), parsed.seeds))
+    colour.show(demo.run(parsed.to, _called_as(), parsed.seeds))
 
 
 def _called_as() -> str:
@@ -197,23 +197,32 @@ def _called_as() -> str:
 # Arguments.
 
 
+class _Help(argparse.HelpFormatter):
+    """Leaves the line of an example whole, to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return indent + text if text.startswith("example:") else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """Tells a wrong call in a line, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        colour.complain(self.prog, f"{message} (see {self.prog} --help)")
+        self.exit(2)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options, also for shtab, which makes completions for shells of them."""
+    made = _Parser(
         prog="tfzip",
         description="Run a TensorFlow model over many images; keep prediction, filename and image together.",
         epilog="tfzip COMMAND --help tells more.",
     )
-    parser.add_argument("--version", action="version", version=f"tfzip {tfzip.__version__}")
+    made.add_argument("--version", action="version", version=f"tfzip {tfzip.__version__}")
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show TensorFlow's log, and a traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -221,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=f"example: {example}",
+            formatter_class=_Help,
             parents=[common],
             allow_abbrev=False,
         )
@@ -230,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     def reader(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
         added = command(name, run, text, example)
         added.add_argument("out", metavar="OUT", help="a finished export")
-        added.add_argument("--split", help="which split, where OUT holds several")
+        added.add_argument("--split", metavar="NAME", help="which split, where OUT holds several")
         return added
 
     _add_export(
@@ -249,7 +259,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--json", action="store_true", help="for programs")
     _add_deep(reader("verify", _verify, "check every CRC, hash, filename and row", "python -m tfzip verify labelled/"))
-    get = reader("get", _get, "show one record", "python -m tfzip get labelled/ cats/1.jpg --image cat.jpg")
+    get = reader(
+        "get", _get, "show one record, or write its image", "python -m tfzip get labelled/ cats/1.jpg --image cat.jpg"
+    )
     get.add_argument("filename", metavar="FILENAME", help="as metadata.csv has it")
     get.add_argument("--image", metavar="FILE", help="write the image there; - for standard output, without the rest")
     extracting = reader(
@@ -288,13 +300,25 @@ def _parser() -> argparse.ArgumentParser:
     showing.add_argument(
         "--seeds", type=int, metavar="N", default=3, help="how often, each with other digits (default: 3)"
     )
-    return parser
+    for added in commands.choices.values():
+        _complete_paths(added)
+    return made
+
+
+_PATHS = {"SOURCE", "MODEL", "OUT", "OUT2", "FILE", "DIR"}
+
+
+def _complete_paths(command: argparse.ArgumentParser) -> None:
+    """Tell shtab which arguments are paths, as its `shtab.FILE` does, which only who makes completions has."""
+    for action in command._actions:
+        if action.metavar in _PATHS:
+            action.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
 
 
 def _add_deep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="then run some of its images through the model again")
     group = parser.add_argument_group("with --deep", "the model, and what the export was given with it")
-    group.add_argument("--model", help="the one that made the export")
+    group.add_argument("--model", metavar="MODEL", help="the one that made the export")
     group.add_argument("--sample", type=int, metavar="N", help=f"how many images, spread evenly (default: {SAMPLE})")
     group.add_argument("--import", dest="imports", action="append", metavar="MODULE", help="a module to import first")
     group.add_argument("--weights", metavar="FILE", help="of keras:NAME")
@@ -312,7 +336,7 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", help="a finished export")
     parser.add_argument("other", metavar="OUT2", help="another, such as that of a later round")
-    parser.add_argument("--split", help="which split of both, where one holds several")
+    parser.add_argument("--split", metavar="NAME", help="which split of both, where one holds several")
     parser.add_argument("--json", action="store_true", help="for programs, with all images that changed")
 
 
@@ -338,9 +362,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
+        metavar="MODEL",
         help="a .keras or .h5 file, a SavedModel folder, keras:NAME, or package.module:callable",
     )
-    parser.add_argument("--out", required=True, help="an empty or missing folder")
+    parser.add_argument("--out", required=True, metavar="OUT", help="an empty or missing folder")
 
     add, switch = _adder(Options)
     group = parser.add_argument_group("model")

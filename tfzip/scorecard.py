@@ -92,7 +92,7 @@ def _by_class(found: Evaluation, names: list[str]) -> Table:
 
 def _confused(found: Evaluation, names: list[str]) -> Table:
     return [
-        [f"{_name(names, truth)} taken for {_name(names, label)}", f"{count} images"]
+        [_name(names, truth), "taken for", _name(names, label), f"{count} images"]
         for truth, label, count in found.confused[:_PAIRS_SHOWN].tolist()
     ]
 

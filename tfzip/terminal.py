@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: summaries and tables, as text."""
+"""What a person sees of an export and of a record in a terminal, as text; and the same for programs."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import dataclasses
 import itertools
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from tfzip import naming, scorecard
-from tfzip.diff import Change, Diff
+from tfzip.classes import class_members, known_names
 from tfzip.options import flag
 from tfzip.read import Export
-from tfzip.record import CONFIDENCE, LABEL, SCORES, TRUTH_LABEL, UNKNOWN, Record
-from tfzip.selection import Rules, Selection
+from tfzip.record import CONFIDENCE, SCORES, TRUTH_LABEL, UNKNOWN, Record, is_detection
+from tfzip.selection import Rules
+from tfzip.table import chart, table
 
-_BAR = 30
 _CLASSES_SHOWN = 20
+_SHARDS_SHOWN = 20
 _FAILURES_SHOWN = 5
-_CHANGES_SHOWN = 20
+_LONGEST_ID = 20
 
 
 def summary(export: Export, command: str) -> str:
     """What an export gave, in a few lines, and what to try next; `command` is how tfzip was called."""
     facts, counts = export.manifest, export.manifest["counts"]
-    size = f"{_count(len(facts['shards']), 'shard')}, {_size(export)}"
-    lines = [f"{_count(counts['records'], 'record')} in {size}: {export.path}"]
+    size = f"{counted(len(facts['shards']), 'shard')}, {size_of(export)}"
+    lines = [f"{counted(counts['records'], 'record')} in {size}: {export.path}"]
     if counts["failures"]:
-        lines.append(f"{_count(counts['failures'], 'failure')}, listed in index.zip (failures.csv):")
+        lines.append(f"{counted(counts['failures'], 'failure')}, listed in index.zip (failures.csv):")
         lines += [f"  {line}" for line in _failure_lines(export)]
     if counts["ignored"]:
-        lines.append(f"{_count(counts['ignored'], 'other file')} ignored")
+        lines.append(f"{counted(counts['ignored'], 'other file')} ignored")
     lines.append(f"pixels {_pixels(facts)}; task {_task(export)}")
     if unnamed := _truths_without_class(export):
         lines.append(
-            f"{_count(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
+            f"{counted(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
         )
     lines += _nonfinite_lines(export)
     if run := export.run:
@@ -48,30 +48,31 @@ def summary(export: Export, command: str) -> str:
     return "\n".join(map(naming.printable, lines))
 
 
-def inspection(export: Export) -> str:
-    """Counts, model, classes, confidence, what is right, shards and features of an export."""
+def inspection(export: Export, width: int | None = None) -> str:
+    """Counts, model, classes, confidence, what is right, shards and features of an export.
+
+    `width` is that of the terminal; None if it is not for one.
+    """
     facts, counts = export.manifest, export.manifest["counts"]
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
-        f"records   {counts['records']} of {counts['images']} images, {_count(counts['failures'], 'failure')}",
+        f"records   {counts['records']} of {counts['images']} images, {counted(counts['failures'], 'failure')}",
         f"model     {model(export)}",
         f"pixels    {_pixels(facts)}",
         f"task      {_task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
         *_selection_lines(export),
     ]
-    if LABEL in export.predicted:
-        lines += ["", "classes", *_class_lines(export)]
+    if export.predicted:
+        lines += ["", "classes", *_class_lines(export, width)]
     if CONFIDENCE in export.predicted:
-        lines += ["", "confidence", *_histogram(export.metadata["confidence"])]
+        lines += ["", "confidence", *_histogram(export, width)]
+    elif is_detection(export.predicted):
+        lines += ["", "confidence of the surest box", *_histogram(export, width)]
     for title, rows in scorecard.tables(export):
-        lines += ["", title, *_table(rows)]
-    lines += [
-        "",
-        "shards",
-        *_table([[s["file"], f"{s['records']} records", f"{s['bytes']} bytes"] for s in facts["shards"]]),
-    ]
-    lines += ["", "features", *_table([[key, *_feature(spec)] for key, spec in facts["features"].items()])]
+        lines += ["", title, *table(rows, width=width)]
+    lines += ["", "shards", *_shard_lines(facts["shards"])]
+    lines += ["", "features", *table([[key, *_feature(spec)] for key, spec in facts["features"].items()])]
     if odd := _nonfinite_lines(export):
         lines += ["", *odd]
     if counts["failures"]:
@@ -88,12 +89,14 @@ def model(export: Export) -> str:
 def inspection_facts(export: Export) -> dict[str, Any]:
     """The same for programs: plain values for JSON."""
     facts = {"path": export.path, **export.manifest, "failures": [_failure_facts(f) for f in export.failures]}
-    if LABEL in export.predicted:
-        facts["classes"] = [{"label": label, "text": text, "records": n} for label, text, n in _classes(export)]
+    if export.predicted:
+        classes, without = _classes(export)
+        facts["classes"] = [{"label": label, "text": text, "records": count} for label, text, count in classes]
+        facts["without_class"] = without
     if CONFIDENCE in export.predicted and len(export):
         with np.errstate(invalid="ignore"):
             quantiles = np.quantile(export.metadata["confidence"], [0, 0.25, 0.5, 0.75, 1])
-        facts["confidence_quartiles"] = [_number(value) for value in quantiles]
+        facts["confidence_quartiles"] = [json_number(value) for value in quantiles]
     if evaluation := scorecard.facts(export):
         facts["evaluation"] = evaluation
     return facts
@@ -128,123 +131,31 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return naming.to_text(value)
-    return _number(value) if isinstance(value, float) else value
-
-
-def _number(value: float) -> float | None:
-    """The number, in as few digits as a float32 needs; None for NaN and infinity."""
-    return float(str(np.float32(value))) if math.isfinite(value) else None
+    return json_number(value) if isinstance(value, float) else value
 
 
 def verified(export: Export, again: int = 0) -> str:
     """What `verify` says of an export in which nothing is wrong; so many images, or all, were predicted `again`."""
-    counted = f"{_count(len(export), 'record')} in {_count(len(export.shards), 'shard')}"
-    line = f"{counted}: every CRC, hash and filename is right, and every record is where the index says"
-    same = f"\n{_count(min(again, len(export)), 'image')} predicted again: the model says what is written"
+    held = f"{counted(len(export), 'record')} in {counted(len(export.shards), 'shard')}"
+    line = f"{held}: every CRC, hash and filename is right, and every record is where the index says"
+    same = f"\n{counted(min(again, len(export)), 'image')} predicted again: the model says what is written"
     return line + same if again else line
 
 
-def selected(export: Export, chosen: Selection) -> str:
-    """What was selected, class by class: how many of how many, from which confidence on, at which weight."""
-    labels, classes = chosen.label, len(chosen.offered)
-    taken = np.bincount(labels, minlength=classes)
-    least, weight = np.full(classes, np.inf), np.ones(classes)
-    np.minimum.at(least, labels, chosen.confidence)
-    weight[labels] = chosen.choice.weight
-    order = np.argsort(-taken, kind="stable")[:_CLASSES_SHOWN]
-    names = dict(enumerate(export.labels))
-    rows = [["class", "offered", "selected", "confidence from", "weight"]]
-    rows += [
-        [names.get(c, str(c)), str(chosen.offered[c]), str(taken[c]), *_asked(taken[c], least[c], weight[c])]
-        for c in order.tolist()
-        if chosen.offered[c] or taken[c]
-    ]
-    held = int(chosen.choice.validation.sum())
-    lines = [f"{len(labels)} of {chosen.offered.sum()} selected" + (f", {held} of them for validation" if held else "")]
-    truth = export.metadata["truth"][chosen.choice.rows]
-    if known := int((truth >= 0).sum()):
-        lines.append(f"{(labels == truth)[truth >= 0].mean():.1%} of the {known} whose truth is known are right")
-    if chosen.temperature != 1:
-        lines.append(f"calibrated with the temperature {chosen.temperature:.4g}")
-    lines += _table(rows) + ([f"  and {classes - len(order)} more classes"] if classes > len(order) else [])
-    return "\n".join(naming.printable(line).rstrip() for line in lines)
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def written(made: Export, out: str, command: str) -> str:
-    """Where a training set was written, and what to try next."""
-    splits = made.path if made.path == out else f"{made.path}, and beside it what is for validation"
-    named = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
-    counted = f"{_count(len(made), 'record')} in {_count(len(made.shards), 'shard')}, {_size(made)}: {splits}"
-    return f"{counted}\nnext: {command} inspect {made.path}{named}"
+def size_of(export: Export) -> str:
+    """The bytes of all shards."""
+    size = sum(shard["bytes"] for shard in export.manifest["shards"])
+    return f"{size} bytes" if size < 1000 else tqdm.format_sizeof(size, "B", 1000)
 
 
-def _asked(taken: int, least: float, weight: float) -> list[str]:
-    return [f"{least:.4g}", f"{weight:.4g}"] if taken else ["", ""]
-
-
-def difference(diff: Diff, one: Export, other: Export) -> str:
-    """What changed between two exports: counts, moves between classes, and the first images."""
-    changed, both = len(diff.changes), _count(diff.both, "image")
-    compared = "names" if diff.by_name else "ids, as not both exports know names"
-    lines = [
-        f"{both} in both, {diff.only_one} only in {one.path}, {diff.only_other} only in {other.path}",
-        f"{changed} changed label ({changed / diff.both:.1%}); classes compared by their {compared}",
-    ]
-    if diff.judged:
-        judged = f"{diff.righted} from wrong to right, {diff.wronged} from right to wrong"
-        lines.append(f"of {diff.judged} whose truth is known, {judged}")
-    if changed:
-        moves = [[_class(move.before), "->", _class(move.after), str(move.images)] for move in diff.moves]
-        lines += ["", "changes", *_first(_table(moves[:_CHANGES_SHOWN]), len(moves))]
-        images = [_change_cells(change) for change in diff.changes[:_CHANGES_SHOWN]]
-        lines += ["", "images", *_first(_table(images), changed)]
-    return "\n".join(naming.printable(line).rstrip() for line in lines)
-
-
-def _first(lines: list[str], count: int) -> list[str]:
-    """Lines, and how many more there are."""
-    return lines + ([f"  and {count - len(lines)} more (--json lists all)"] if count > len(lines) else [])
-
-
-def _change_cells(change: Change) -> list[str]:
-    before, after = (f"{value:.3f}" if value == value else "" for value in change.confidences)
-    truth = "" if change.truth is None else f"truth {change.truth}"
-    return [naming.shown(change.filename), _class(change.before), before, "->", _class(change.after), after, truth]
-
-
-def _class(text: str | None) -> str:
-    return "(none)" if text is None else text
-
-
-def difference_json(diff: Diff, one: Export, other: Export) -> Iterator[str]:
-    """The same for programs, as the lines of a JSON object: every image that changed is one."""
-    facts = {
-        "one": one.path,
-        "other": other.path,
-        "both": diff.both,
-        "only_one": diff.only_one,
-        "only_other": diff.only_other,
-        "changed": len(diff.changes),
-        "compared_by": "name" if diff.by_name else "id",
-        "truth": {"known": diff.judged, "wrong_to_right": diff.righted, "right_to_wrong": diff.wronged},
-        "moves": [{"from": move.before, "to": move.after, "images": move.images} for move in diff.moves],
-    }
-    yield json.dumps(facts, indent=2).removesuffix("\n}") + ","
-    yield '  "images": ['
-    last = len(diff.changes) - 1
-    for number, change in enumerate(diff.changes):
-        yield "    " + json.dumps(_change_facts(change)) + ("," if number < last else "")
-    yield "  ]\n}"
-
-
-def _change_facts(change: Change) -> dict[str, Any]:
-    return {
-        "filename": naming.shown(change.filename),
-        "from": change.before,
-        "to": change.after,
-        "confidences": [_number(value) for value in change.confidences],
-        "truth": change.truth,
-    }
+def json_number(value: float) -> float | None:
+    """The value, in as few digits as a float32 needs; None for NaN and infinity."""
+    return float(str(np.float32(value))) if math.isfinite(value) else None
 
 
 def _selection_lines(export: Export) -> list[str]:
@@ -255,15 +166,6 @@ def _selection_lines(export: Export) -> list[str]:
     rules = [f"{flag(name)} {value}" for name, value in said["rules"].items() if value != defaults.get(name)]
     origins = [f"{each['name']} ({each['records']} records)" for each in said["from"]]
     return [f"selected  {', '.join(rules) or 'all'}; from {', '.join(origins)}"]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _size(export: Export) -> str:
-    size = sum(shard["bytes"] for shard in export.manifest["shards"])
-    return f"{size} bytes" if size < 1000 else tqdm.format_sizeof(size, "B", 1000)
 
 
 _SCALES = {
@@ -312,37 +214,47 @@ def _truths_without_class(export: Export) -> int:
     return sum(1 for row, label in rows if row["truth"] and label == UNKNOWN)
 
 
-def _classes(export: Export) -> list[tuple[int, str, int]]:
-    """Label, name and number of records, most frequent first."""
-    counted = Counter(export.metadata["label"].tolist())
-    counted.pop(UNKNOWN, None)
-    names = dict(enumerate(export.labels))
-    return [(label, names.get(label, str(label)), n) for label, n in counted.most_common()]
+def _classes(export: Export) -> tuple[list[tuple[int | None, str, int]], int]:
+    """Label, name and number of records of the classes that occur, most frequent first; and records without a class."""
+    rows, classes, names = class_members(export)
+    counts, known = np.bincount(classes, minlength=len(names)), len(known_names(export))
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist()
+    found = [(place if place < known else _id(names[place]), names[place], int(counts[place])) for place in order]
+    return found, len(export) - len(np.unique(rows))
 
 
-def _class_lines(export: Export) -> list[str]:
-    classes = _classes(export)
-    most = classes[0][2] if classes else 1
-    lines = _table([[text, str(n), _bar(n / most)] for _, text, n in classes[:_CLASSES_SHOWN]])
+def _id(text: str) -> int | None:
+    """The label that stands for a class without a name; None if it is a name that has no label."""
+    return int(text) if text.isdecimal() and len(text) < _LONGEST_ID else None
+
+
+def _class_lines(export: Export, width: int | None) -> list[str]:
+    classes, without = _classes(export)
+    lines = chart([(text, count) for _, text, count in classes[:_CLASSES_SHOWN]], width)
     if len(classes) > _CLASSES_SHOWN:
         lines.append(f"  and {len(classes) - _CLASSES_SHOWN} more classes")
+    return lines + ([f"  {counted(without, 'record')} without a class"] if without else [])
+
+
+def _histogram(export: Export, width: int | None) -> list[str]:
+    """How many confidences are in each tenth; without those below the least."""
+    values = export.metadata["confidence"]
+    inside = values[(values >= 0) & (values <= 1)]
+    counts, edges = np.histogram(inside, bins=10, range=(0, 1))
+    first = int(np.argmax(counts > 0))
+    names = [f"{low:.1f}-{high:.1f}" for low, high in itertools.pairwise(edges)]
+    lines = chart([*zip(names, counts.tolist(), strict=True)][first:], width)
+    if (odd := int(np.count_nonzero(~np.isfinite(values)))) and not is_detection(export.predicted):
+        lines.append(f"  {odd} not a number")
+    if outside := int(np.count_nonzero(np.isfinite(values))) - len(inside):
+        lines.append(f"  {outside} outside 0 to 1")
     return lines
 
 
-def _histogram(values: Any) -> list[str]:
-    finite = values[np.isfinite(values)]
-    counts, edges = np.histogram(finite, bins=10, range=(0, 1))
-    most = max(counts.max(initial=0), 1)
-    rows = [
-        [f"{low:.1f}-{high:.1f}", str(n), _bar(n / most)]
-        for low, high, n in zip(edges, edges[1:], counts, strict=False)
-    ]
-    first = next((i for i, n in enumerate(counts) if n), 0)
-    return _table(rows[first:]) + ([f"  {len(values) - len(finite)} not a number"] if len(finite) < len(values) else [])
-
-
-def _bar(share: float) -> str:
-    return "#" * max(round(share * _BAR), 1 if share else 0)
+def _shard_lines(shards: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [[s["file"], f"{s['records']} records", f"{s['bytes']} bytes"] for s in shards[:_SHARDS_SHOWN]]
+    more = len(shards) - _SHARDS_SHOWN
+    return table(rows) + ([f"  and {more} more shards (--json lists all)"] if more > 0 else [])
 
 
 def _feature(spec: Any) -> tuple[str, str]:
@@ -368,7 +280,7 @@ def _nonfinite_lines(export: Export) -> list[str]:
     rows = itertools.islice(np.flatnonzero(export.metadata["nonfinite"]).tolist(), _FAILURES_SHOWN)
     lines = [naming.shown(naming.to_str(export._index.filename(row))) for row in rows]
     lines += [f"and {count - len(lines)} more"] if count > len(lines) else []
-    first = f"{_count(count, 'prediction')} not a number: NaN or infinity is in it (nonfinite in metadata.csv)"
+    first = f"{counted(count, 'prediction')} not a number: NaN or infinity is in it (nonfinite in metadata.csv)"
     return [first, *(f"  {line}" for line in lines)]
 
 
@@ -376,7 +288,7 @@ def unwritten(found: Sequence[tuple[str, str]], out: str) -> str:
     """Which images `extract` could not write, and how to get them."""
     lines = [f"  {naming.typed(name)}: {reason}" for name, reason in found[:_FAILURES_SHOWN]]
     lines += [f"  and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
-    first = f"{_count(len(found), 'image')} not written, as no file there can have the name:"
+    first = f"{counted(len(found), 'image')} not written, as no file there can have the name:"
     return "\n".join([first, *lines, f"`tfzip get {out} FILENAME --image FILE` writes one under another name"])
 
 
@@ -384,16 +296,3 @@ def as_json(facts: Mapping[str, Any]) -> str:
     """Facts as JSON for people: whatever could act on a terminal is escaped, other letters are not."""
     text = json.dumps(facts, indent=2, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    """Rows with their columns aligned: text to the left, numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            c.rjust(w) if c[:1].isdigit() and i else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
