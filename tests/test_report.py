@@ -12,14 +12,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import indexed
 import numpy as np
 import peaks
 import pytest
 import tensorflow as tf
 
 import tfzip
-from tfzip import cli, figures, gallery
+from tfzip import cli, figures, gallery, naming
 from tfzip.selection import Rules, select_rows
 
 
@@ -184,19 +183,20 @@ HOSTILE = [
 
 
 def test_text_is_only_text(tmp_path, digits_model):
-    """Names of images, of classes, of the folder, of outputs, of a run, and truths."""
-    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
-    images = [(name, png, text) for name, text in zip(HOSTILE, HOSTILE[1:] + HOSTILE[:1], strict=True)]
-    out = tmp_path / HOSTILE[0].replace("/", "") / "out"
-    tfzip.export(images, digits_model, out, labels=HOSTILE, quiet=True)
-    (out / "run.json").write_text(json.dumps(dict.fromkeys(HOSTILE, HOSTILE[0])))
-    plain = Page(tfzip.report(tfzip.export(images[:1], digits_model, tmp_path / "plain", quiet=True)))
-    page = Page(tfzip.report(out))
-    assert len(page.all("script")) == len(plain.all("script")) == 3
-    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements} | set("h3 table tbody td".split())
-    assert not any(name.startswith("on") for _, found in page.elements for name in found)
-    shown = sorted(set(page.texts["filename"]))
-    assert shown == sorted(name.encode("unicode_escape").decode() if not name.isprintable() else name for name in HOSTILE)
+    """Names of images, of classes, of the folder, of a run's facts, and truths: the page is built as of plain ones."""
+
+    def made(name, texts):
+        png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+        labels = [text.replace("\n", " ") for text in texts]
+        images = [(text, png, truth) for text, truth in zip(texts, [*labels[1:], labels[0]], strict=True)]
+        tfzip.export(images, digits_model, tmp_path / name / "out", labels=labels, quiet=True)
+        (tmp_path / name / "out" / "run.json").write_text(json.dumps(dict.fromkeys(texts, texts[0])))
+        return Page(tfzip.report(tmp_path / name / "out"))
+
+    page, plain = made(HOSTILE[0].replace("/", ""), HOSTILE), made("plain", [f"text {n}" for n in range(len(HOSTILE))])
+    assert [(tag, *found) for tag, found in page.elements] == [(tag, *found) for tag, found in plain.elements]
+    assert sorted(set(page.texts["filename"])) == sorted(map(naming.printable, HOSTILE))
+    assert naming.printable(HOSTILE[0].replace("/", "")) in page.texts["#command"][0]
 
 
 TASKS = {
@@ -216,7 +216,7 @@ def other(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     asked = {"image_size": "32x32", "scale": "raw", "limit": 60, "quiet": True}
     more = {
-        "multilabel": {"labels": list("rgb")},
+        "multilabel": {"labels": list("rgb"), "scores": "probabilities"},
         "raw": {},
         "detection": {"labels": list("abc"), "output": "boxes,scores,classes"},
     }
@@ -271,7 +271,9 @@ def test_it_lies_beside_the_index_or_where_it_is_asked_for(layout, digits, digit
 
 
 def test_the_same_call_gives_the_same_page_and_another_seed_other_pictures(out, tmp_path):
-    pages = [Path(tfzip.report(out, tmp_path / f"{n}.html", seed=seed)).read_bytes() for n, seed in enumerate([0, 0, 1])]
+    pages = [
+        Path(tfzip.report(out, tmp_path / f"{n}.html", seed=seed)).read_bytes() for n, seed in enumerate([0, 0, 1])
+    ]
     assert pages[0] == pages[1]
     names = [set(re.findall(rb'class="filename"[^>]*>([^<]*)<', page)) for page in pages]
     assert names[0] != names[2]
@@ -282,7 +284,9 @@ def test_min_confidence_is_where_the_threshold_stands_first(out, tmp_path):
     (slider,) = page.all("input", id="threshold")
     assert page.data["numbers"]["thresholds"][int(slider["value"])] == 0.123
     (passing,) = page.texts["#passing-count"]
-    assert int(passing.replace(",", "")) == np.count_nonzero(tfzip.open(out).metadata["confidence"] >= np.float32(0.123))
+    assert int(passing.replace(",", "")) == np.count_nonzero(
+        tfzip.open(out).metadata["confidence"] >= np.float32(0.123)
+    )
 
 
 def test_export_writes_it_last_and_replaces_it(digits, digits_model, tmp_path):
@@ -351,15 +355,14 @@ def test_exports_of_one_record_and_of_predictions_without_scores(digits, digits_
     assert [row["data-records"] for row in page.all("tr") if "data-class" in row] == ["2", "2", "1"]
 
 
-def test_not_a_number_passes_no_threshold(tmp_path):
-    confidence = np.float32([np.nan, 0.5, 0.95, np.nan])
-    label = np.array([-1, 0, 1, -1])
-    names = [b"%d.png" % n for n in range(4)]
-    export = indexed.write_indexed(tmp_path / "out", names, labels=("a", "b"), label=label, confidence=confidence)
-    from tfzip.classes import class_members
-
-    members = class_members(export)
-    assert figures.passing(confidence[members.rows], members.classes, 2, [0.0]).tolist() == [[1], [1]]
+def test_what_is_not_a_number_passes_no_threshold_and_is_counted(tmp_path):
+    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+    scores = np.float32([[np.nan, 0.5], [0.75, 0.25], [0.125, 0.875], [np.nan, np.nan]])
+    triples = [(row, f"{number}.png", png) for number, row in enumerate(scores)]
+    page = Page(tfzip.report(tfzip.write(triples, tmp_path / "out", scores="probabilities", quiet=True)))
+    numbers = page.data["numbers"]
+    assert (numbers["records"], numbers["nonfinite"], numbers["passing"][0]) == (4, 2, 2)
+    assert [passing[0] for passing in numbers["class_passing"]] == [1, 1]
 
 
 _MANY = """

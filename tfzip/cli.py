@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tfzip
-from tfzip import colour, demo, interrupt, naming, options, process, rounds, storage, terminal
+from tfzip import colour, demo, describe, interrupt, naming, options, process, rounds, storage, terminal
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
@@ -101,7 +101,7 @@ def _verify(parsed: argparse.Namespace) -> int:
     with tfzip.open(parsed.out, parsed.split) as export:
         asked = {name: value for name in _RERUN if (value := getattr(parsed, name)) is not None}
         if parsed.deep and parsed.model is None:
-            raise tfzip.UsageError(f"--deep needs --model, that which made the export: {terminal.model(export)}")
+            raise tfzip.UsageError(f"--deep needs --model, that which made the export: {describe.model(export)}")
         if asked and not parsed.deep:
             raise tfzip.UsageError(f"{options.flag(next(iter(asked)))} has no effect without --deep")
         problems = tfzip.verify(export, **asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -12,12 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tfzip import naming, scorecard
+from tfzip import describe, naming, scorecard
 from tfzip.classes import class_members, known_names
-from tfzip.options import flag
 from tfzip.read import Export
-from tfzip.record import CONFIDENCE, SCORES, TRUTH_LABEL, UNKNOWN, Record, is_detection
-from tfzip.selection import Rules
+from tfzip.record import CONFIDENCE, TRUTH_LABEL, UNKNOWN, Record, is_detection
 from tfzip.table import chart, table
 
 _CLASSES_SHOWN = 20
@@ -36,7 +33,7 @@ def summary(export: Export, command: str) -> str:
         lines += [f"  {line}" for line in _failure_lines(export)]
     if counts["ignored"]:
         lines.append(f"{counted(counts['ignored'], 'other file')} ignored")
-    lines.append(f"pixels {_pixels(facts)}; task {_task(export)}")
+    lines.append(f"pixels {describe.pixels(facts)}; task {describe.task(export)}")
     if unnamed := _truths_without_class(export):
         lines.append(
             f"{counted(unnamed, 'record')} with a truth that is none of the model's known classes (--labels names them)"
@@ -57,11 +54,11 @@ def inspection(export: Export, width: int | None = None) -> str:
     lines = [
         f"{export.path}: {facts['name']}, split {facts['split']}",
         f"records   {counts['records']} of {counts['images']} images, {counted(counts['failures'], 'failure')}",
-        f"model     {model(export)}",
-        f"pixels    {_pixels(facts)}",
-        f"task      {_task(export)}",
+        f"model     {describe.model(export)}",
+        f"pixels    {describe.pixels(facts)}",
+        f"task      {describe.task(export)}",
         f"batches   of {facts['batch_size']}, {facts['parallel']} at a time",
-        *_selection_lines(export),
+        *([f"selected  {selected}"] if (selected := describe.selection(export)) else []),
     ]
     if export.predicted:
         lines += ["", "classes", *_class_lines(export, width)]
@@ -78,12 +75,6 @@ def inspection(export: Export, width: int | None = None) -> str:
     if counts["failures"]:
         lines += ["", "failures", *_failure_lines(export)]
     return "\n".join(naming.printable(line).rstrip() for line in lines)
-
-
-def model(export: Export) -> str:
-    """The model that made an export."""
-    name, kind, sha256 = (export.manifest["model"][key] for key in ("name", "format", "sha256"))
-    return f"{name} ({kind}" + (f", sha256 {sha256[:12]})" if sha256 else ")")
 
 
 def inspection_facts(export: Export) -> dict[str, Any]:
@@ -156,55 +147,6 @@ def size_of(export: Export) -> str:
 def json_number(value: float) -> float | None:
     """The value, in as few digits as a float32 needs; None for NaN and infinity."""
     return float(str(np.float32(value))) if math.isfinite(value) else None
-
-
-def _selection_lines(export: Export) -> list[str]:
-    """By which rules records were selected, and of what; nothing of what was not selected."""
-    if not (said := export.manifest.get("selection")):
-        return []
-    defaults = {field.name: field.default for field in dataclasses.fields(Rules)}
-    rules = [f"{flag(name)} {value}" for name, value in said["rules"].items() if value != defaults.get(name)]
-    origins = [f"{each['name']} ({each['records']} records)" for each in said["from"]]
-    return [f"selected  {', '.join(rules) or 'all'}; from {', '.join(origins)}"]
-
-
-_SCALES = {
-    "raw": "0..255",
-    "unit": "0..1",
-    "symmetric": "-1..1",
-    "caffe": "BGR minus the ImageNet mean",
-    "torch": "normalized by the ImageNet mean and deviation",
-}
-_ORIGINS = {
-    "option": "as asked",
-    "model": "as the model itself rescales them",
-    "application": "as the model's name tells: --scale changes it",
-    "preprocess": "then the function given",
-}
-
-
-def _pixels(facts: Mapping[str, Any]) -> str:
-    pixels = facts["pixels"]
-    if pixels is None:
-        made = facts["model"]["takes"] == "predictions"
-        return "unused: predictions made elsewhere" if made else "as the model decodes them: it takes the images' bytes"
-    shape = f"{pixels['height']}x{pixels['width']}x{pixels['channels']}"
-    return f"{shape} {pixels['scale']} ({_SCALES[pixels['scale']]}, {_ORIGINS[pixels['scale_from']]})"
-
-
-def _task(export: Export) -> str:
-    facts = export.manifest
-    classes = export.predicted[SCORES].shape if SCORES in export.predicted else ()
-    if not classes:
-        return facts["task"] + (f", boxes from {facts['min_score']} on" if facts["min_score"] is not None else "")
-    named = {
-        "none": "without names",
-        "file": "names from the labels file",
-        "model": "names from the model's files",
-        "source": "names from the source",
-    }
-    origin = named.get(facts["labels"]["from"], "names as given")
-    return f"{facts['task']}, {classes[0]} classes ({origin}), from {facts['model']['scores']}"
 
 
 def _truths_without_class(export: Export) -> int:
