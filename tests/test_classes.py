@@ -83,7 +83,7 @@ def test_labels_without_scores_may_be_any_number(images, tmp_path):
     assert is_right(tfzip.write(rows, str(tmp_path / "out"), quiet=True)).names == ["0", "3", "70000", "2147483647"]
 
 
-@pytest.mark.parametrize("labels", [None, ["dog", "-1"]])
+@pytest.mark.parametrize("labels", [None, ["dog", "-1"], ["dog", "x", "dog"]])
 def test_names_given_without_a_list_of_classes(labels, images, tmp_path):
     texts = np.random.default_rng(1).choice(["cat|dog", "-1", "dog", "7", "猫"], RECORDS).tolist()
     rows = tfzip.zip(texts, [f"{row}.png" for row in range(RECORDS)], images)

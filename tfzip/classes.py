@@ -84,13 +84,16 @@ def _tell_apart(names: Sequence[str]) -> bool:
 
 def _named(texts: Iterable[Iterable[str]], names: list[str]) -> Members:
     """Of texts; those that are no known name come after the others as they occur."""
-    places = {name: place for place, name in enumerate(names)}
+    places, found = {name: place for place, name in reversed([*enumerate(names)])}, list(names)
     rows, classes = array("q"), array("q")
     for row, of_row in enumerate(texts):
         for text in dict.fromkeys(of_row):
+            if text not in places:
+                places[text] = len(found)
+                found.append(text)
             rows.append(row)
-            classes.append(places.setdefault(text, len(places)))
-    return Members(np.array(rows, np.int64), np.array(classes, np.int64), list(places))
+            classes.append(places[text])
+    return Members(np.array(rows, np.int64), np.array(classes, np.int64), found)
 
 
 def _numbered(export: Export, names: list[str]) -> Members:
