@@ -400,7 +400,7 @@ def test_the_demo_goes_round_the_loop_and_says_what_it_gains(tmp_path):
     gains = [float(found) for found in re.findall(r"^  --.*  ([+-][0-9.]+)$", done.stdout, re.MULTILINE)]
     np.testing.assert_allclose(gains, np.array(accuracies[1:]) - accuracies[0], atol=0.11)
     commands = re.findall(r"^  (\S+ -m tfzip .*)$", done.stdout, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     assert tfzip.verify(tfzip.open(tmp_path / "tfzip-demo" / "0" / "labelled")) == []

@@ -37,7 +37,7 @@ def script(text):
 def test_every_command_works(text, folder, capsys, monkeypatch):
     commands = re.findall(r"^    python (-m tfzip .*?|train.py .*?)(?:  +#.*)?$", text, re.MULTILINE)
     assert [shlex.split(command.removeprefix("-m "))[:2][-1] for command in commands] == [
-        "export", "inspect", "get", "verify", "verify", "extract", "export", "diff",
+        "export", "inspect", "report", "get", "verify", "verify", "extract", "export", "diff",
         "select", "pseudo/", "export", "export",
     ]  # fmt: skip
     for command in commands:
@@ -96,7 +96,10 @@ def test_every_piece_of_python_works(text, photographs_model):
 
 def test_every_option_it_names_exists(text):
     command = [sys.executable, "-m", "tfzip"]
-    helps = [subprocess.check_output([*command, name, "--help"], text=True) for name in ("export", "select", "demo")]
+    helps = [
+        subprocess.check_output([*command, name, "--help"], text=True)
+        for name in ("export", "select", "report", "demo")
+    ]
     tests = (ROOT / "scripts" / "test").read_text()
     known = " ".join([cli.parser().format_help(), *helps, tests, "--image --json --to --deep"])
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
@@ -116,6 +119,10 @@ def test_a_wheel_holds_the_package_and_its_schemas(tmp_path):
     assert {
         "tfzip/schemas/manifest.schema.json",
         "tfzip/schemas/metadata.schema.json",
+        *(
+            f"tfzip/page/{name}"
+            for name in ("report.html", "report.css", "report.js", "chartist.umd.js", "chartist.LICENSE")
+        ),
         "tfzip/sources/folder.py",
     } <= names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tfzip").rglob("*.py")}

@@ -63,6 +63,7 @@ def run(folder: str, command: str, seeds: int = 3) -> str:
     out = os.path.join(folder, "0", "labelled")
     look = [
         f"  {command} inspect {out}",
+        f"  {command} report {out}",
         f"  {command} select {out} --out {os.path.join(folder, 'chosen')} --min-confidence 0.9",
     ]
     return "\n".join(["", *_gains(rows), "", "Now look at one of the exports, and select from it:", *look])
