@@ -30,7 +30,7 @@ class Page(HTMLParser):
         self.html = Path(path).read_text(encoding="utf-8")
         self.elements, self._open, self.texts = [], [], {}
         self.feed(self.html)
-        self.data = json.loads(self.texts["#data"][0])
+        self.data = json.loads(self.texts["#data"][0], parse_constant=pytest.fail)  # a browser knows no NaN
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -254,6 +254,20 @@ def test_outputs_are_told_as_they_are_spread(other):
     assert sum(found["counts"]) == len(values)
     assert found["quartiles"] == pytest.approx(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
     assert not page.all("select")
+
+
+def test_outputs_that_are_not_numbers_are_counted(photographs, tmp_path):
+    def model(images):
+        some = tf.where(tf.range(tf.shape(images)[0]) % 2 == 0, np.float32(np.nan), tf.reduce_mean(images, [1, 2, 3]))
+        return {"some": some, "none": some * np.nan}
+
+    asked = {"task": "raw", "image_size": "32x32", "scale": "raw", "limit": 6, "batch_size": 2, "quiet": True}
+    page = Page(tfzip.report(tfzip.export(photographs, model, tmp_path / "out", **asked)))
+    none, some = page.data["outputs"]
+    assert (none["nonfinite"], none["mean"], none["counts"]) == (6, None, [])
+    assert (some["nonfinite"], sum(some["counts"])) == (3, 3)
+    assert "no finite value among 6" in page.html
+    assert "<dd>3 of 6</dd>" in page.html
 
 
 @pytest.mark.parametrize("layout", ["flat", "tfx"])

@@ -70,18 +70,18 @@ class Distribution(NamedTuple):
     values: int
     nonfinite: int
     quartiles: list[float]
-    mean: float
+    mean: float | None
     edges: list[float]
     counts: list[int]
 
 
 def distribution(values: Column) -> Distribution:
-    """How numbers of any shape are spread; no quartiles and no histogram if none is finite."""
+    """How numbers of any shape are spread; no quartiles, no mean and no histogram if none is finite."""
     flat = np.asarray(values).ravel()
     finite = flat[np.isfinite(flat)].astype(np.float64)
     odd = len(flat) - len(finite)
     if not len(finite):
-        return Distribution(len(flat), odd, [], float("nan"), [], [])
+        return Distribution(len(flat), odd, [], None, [], [])
     counts, edges = _histogram(finite)
     return Distribution(
         len(flat), odd, np.quantile(finite, _QUANTILES).tolist(), float(finite.mean()), edges.tolist(), counts.tolist()

@@ -33,6 +33,7 @@ def render(facts: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # which is JSON to Python alone
     environment.filters |= {"count": _count, "percent": _percent, "bytes": _bytes}
     scripts = [_text("chartist.umd.js"), _text("report.js")]
     own = {"style": _text("report.css"), "scripts": scripts, "hashes": [_hash(script) for script in scripts]}

@@ -120,7 +120,8 @@
       { className: "ct-dot", data: up[at] === null ? [] : [{ x: across[at], y: up[at], meta: `${label(up[at])}% right at ${label(across[at])}%` }] },
     ] });
     const start = Number(find("threshold").value);
-    const low = Math.max(0, Math.floor(Math.min(...up.filter((value) => value !== null)) / 10) * 10 - 10) || 0;
+    const least = Math.min(100, ...up.filter((value) => value !== null));
+    const low = Math.max(0, Math.floor(least / 10) * 10 - 10);
     const ticks = Array.from({ length: 6 }, (_, step) => low + (step * (100 - low)) / 5);
     const drawn = chart("chart-accuracy", Chartist.LineChart, series(start), {
       lineSmooth: false, axisX: unit(true),
