@@ -67,6 +67,7 @@ class Looked:
         self.heard = []
         url = path.as_uri()
         self.context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+        self.context.set_default_timeout(10_000)  # milliseconds
         self.context.route("**/*", lambda route: route.continue_() if route.request.url == url else route.abort())
         self.page = page = self.context.new_page()
         self.context.on("page", lambda other: self.heard.append(f"window {other.url}"))
@@ -305,10 +306,12 @@ def test_as_many_are_selected_and_by_the_command_that_is_shown(look, kind, capsy
         return
     monkeypatch.chdir(tmp_path)
     page.locator("#threshold").focus()
+    tried = set()
     for move in (None, "Home", "PageUp", "End"):
         if move:
             page.keyboard.press(move)
         threshold = float(page.locator("#threshold-value").inner_text())
+        tried.add(threshold)
         count = number(page.locator("#passing-count").inner_text())
         assert selected(said.export, threshold) == count
         words = shlex.split(page.locator("#command").inner_text())
@@ -317,6 +320,7 @@ def test_as_many_are_selected_and_by_the_command_that_is_shown(look, kind, capsy
         assert cli.main([*words[3:], "--dry-run"]) == (0 if count else 2)
         if count:
             assert re.match(rf"{count} of \d+ selected\n", capsys.readouterr().out)
+    assert len(tried) == 4
     assert not list(tmp_path.iterdir())
 
 
