@@ -379,6 +379,33 @@ def test_what_is_not_a_number_passes_no_threshold_and_is_counted(tmp_path):
     assert [passing[0] for passing in numbers["class_passing"]] == [1, 1]
 
 
+def test_what_passes_counts_predictions_of_a_name_that_is_no_label(tmp_path, digits):
+    names = [path.relative_to(digits[0]).as_posix() for path in sorted(digits[0].rglob("*.png"))[:9]]
+    rows = [f"{name},{('cat', 'dog', 'cow')[n % 3]},0.{n + 1}" for n, name in enumerate(names)]
+    (tmp_path / "told.csv").write_text("\n".join(["filename,prediction,confidence", *rows]))
+    asked = {"predictions": tmp_path / "told.csv", "labels": ["cat", "dog"], "allow_partial": True, "quiet": True}
+    page = Page(tfzip.report(tfzip.export(digits[0], None, tmp_path / "out", **asked)))
+    passing = page.data["numbers"]["passing"][page.data["numbers"]["thresholds"].index(0.5)]
+    assert passing == sum(each[50] for each in page.data["numbers"]["class_passing"]) == 5
+
+
+def test_very_long_texts_are_cut_so_that_a_page_stays_small(tmp_path):
+    """Names of classes, of images, and of thousands of classes of one image."""
+    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+    rng = np.random.default_rng(0)
+    labels = ["x" * 10_000, *(f"class number {n}" for n in range(4999))]
+    triples = ((row, f"{'y' * 10_000}{n}.png", png) for n, row in enumerate(rng.random((200, 5000), np.float32)))
+    told = tfzip.write(triples, tmp_path / "out", labels=labels, task="multilabel", scores="probabilities", quiet=True)
+    path = tfzip.report(told)
+    assert os.path.getsize(path) < 5_000_000
+    page = Page(path)
+    assert max(map(len, page.texts["filename"])) < 400
+    shown = {row["data-class"] for row in page.all("tr") if "data-class" in row}
+    cards = [set(card["data-classes"].split()) for card in page.all("li") if "data-classes" in card]
+    assert cards
+    assert all(card and card <= shown for card in cards), "what the filter of classes offers, and no more"
+
+
 _MANY = """
 import sys
 from peaks import peak
