@@ -311,6 +311,16 @@ def test_export_writes_it_last_and_replaces_it(digits, digits_model, tmp_path):
     assert not (tmp_path / "out" / "report.html").exists(), "a report of what was replaced"
 
 
+@pytest.mark.parametrize("layout", ["flat", "tfx"])
+def test_export_says_where_the_report_is(layout, digits, digits_files, tmp_path, capsys):
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--layout", layout, "--limit", "3", "--report"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (path,) = [line.removeprefix("report: ") for line in lines if line.startswith("report: ")]
+    assert Page(path).data["numbers"]["records"] == 3
+    assert lines[-1].endswith(str(tmp_path / "out") + (" --split train" if layout == "tfx" else ""))
+
+
 def test_a_report_that_cannot_be_written_leaves_the_export(digits, digits_model, digits_files, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     shutil.copy(digits[0] / "0" / os.listdir(digits[0] / "0")[0], tmp_path / "images" / "0.png")
@@ -326,6 +336,9 @@ def test_a_report_that_cannot_be_written_leaves_the_export(digits, digits_model,
     assert cli.main(["report", str(tmp_path / "out"), "--to", str(tmp_path / "missing" / "page.html")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "missing/page.html" in error
+    (tmp_path / "folder").mkdir()
+    assert cli.main(["report", str(tmp_path / "out"), "--to", str(tmp_path / "folder")]) == 2
+    assert not list(tmp_path.glob("*.part"))
     assert tfzip.verify(tfzip.open(tmp_path / "out")) == []
 
 
@@ -345,6 +358,11 @@ def test_what_is_not_installed_is_told_before_any_work(name, library, digits, tm
 def test_a_threshold_is_from_0_to_1(out, threshold, capsys):
     assert cli.main(["report", str(out), "--min-confidence", threshold]) == 2
     assert "--min-confidence" in capsys.readouterr().err
+
+
+def test_a_seed_is_from_0_on(out, capsys):
+    assert cli.main(["report", str(out), "--seed", "-1"]) == 2
+    assert "--seed -1" in capsys.readouterr().err
 
 
 def test_a_damaged_shard_is_told_and_no_page_is_left(out, tmp_path, capsys):

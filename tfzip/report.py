@@ -63,6 +63,8 @@ def report(
     check_installed()
     if not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: use a number from 0 on")
     if not isinstance(export, Export):
         with open_export(export) as opened:
             return report(opened, to, min_confidence=min_confidence, seed=seed)
@@ -113,6 +115,7 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
         "name": export.manifest["name"],
         "split": export.manifest["split"],
         "counts": export.manifest["counts"],
+        "task": export.manifest["task"],
         "about": [(key, _text(value)) for key, value in describe.facts(export)],
         "classes": _class_rows(classes, records, numbers, start, evaluation),
         "left_out": int((records > 0).sum()) - len(classes.order),
