@@ -342,6 +342,25 @@ def test_a_report_that_cannot_be_written_leaves_the_export(digits, digits_model,
     assert tfzip.verify(tfzip.open(tmp_path / "out")) == []
 
 
+def test_an_export_whose_report_cannot_be_written_is_finished_and_says_how_to_get_one(
+    digits, digits_model, digits_files, tmp_path, capsys
+):
+    asked = {"limit": 3, "layout": "tfx", "quiet": True}
+    tfzip.export(digits[0], digits_model, tmp_path / "out", **asked)
+    in_the_way = tmp_path / "out" / "tfzip-train" / "report.html.part"
+    in_the_way.mkdir()
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--layout", "tfx", "--limit", "4", "--overwrite", "--report"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(tmp_path / "out" / "tfzip-train" / "report.html") in error
+    assert len(tfzip.open(tmp_path / "out")) == 4
+    assert in_the_way.is_dir()
+    in_the_way.rmdir()
+    (again,) = re.findall("`tfzip (.*)`", error)
+    assert cli.main(again.split()) == 0
+    assert Page(tmp_path / "out" / "tfzip-train" / "report.html").data["numbers"]["records"] == 4
+
+
 @pytest.mark.parametrize(("name", "library"), [("jinja2", "Jinja2"), ("PIL", "Pillow")])
 def test_what_is_not_installed_is_told_before_any_work(name, library, digits, tmp_path):
     code = f"import sys; sys.modules[{name!r}] = None; from tfzip import cli; sys.exit(cli.main(sys.argv[1:]))"

@@ -248,7 +248,7 @@ def write_whole(path: str, content: bytes) -> None:
         rename(partial, path)
     except OSError:
         with contextlib.suppress(OSError):
-            remove([partial])
+            remove([partial] if isfile(partial) else [])
         raise
     sync_folder(path.rpartition("/")[0] or ".")
 
