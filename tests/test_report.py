@@ -157,6 +157,29 @@ def test_reasons_that_differ_by_the_filename_alone_are_one(tmp_path, digits, dig
     assert re.findall(r"<td>([^<]*)</td>", table) == ["read", "5"]
 
 
+def test_a_name_of_a_letter_is_no_part_of_a_word(tmp_path):
+    images = [("e", b"no image"), ("m", b"none either"), ("0.png", tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)))]
+    scores = np.eye(3, dtype=np.float32)
+    told = tfzip.write(((row, *image) for row, image in zip(scores, images, strict=True)), tmp_path / "out", quiet=True)
+    (reason,) = {failure.error for failure in told.failures}
+    (table,) = re.findall(r'<table id="failure-table">.*?</table>', Page(tfzip.report(told)).html, re.DOTALL)
+    assert reason in table
+    assert re.findall(r"<td>([^<]*)</td>", table) == ["decode", "2"]
+
+
+def test_classes_that_are_never_predicted_are_told(tmp_path):
+    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+    truths, scores = ["a", "b", "b", "<c>"], np.tile(np.float32([0.75, 0.25, 0]), [4, 1])
+    labels = ["a", "b", "<c>"]
+    scored = tmp_path / "scores.npy"
+    np.save(scored, scores)
+    images = [(f"{n}.png", png, truth) for n, truth in enumerate(truths)]
+    told = tfzip.export(images, None, tmp_path / "out", predictions=scored, labels=labels, quiet=True)
+    page = Page(tfzip.report(told))
+    (line,) = re.findall(r"<p>Never predicted: (.*?)\.</p>", page.html)
+    assert re.sub("<.*?>", "", line) == "b (2 images), &lt;c&gt; (1 image)"
+
+
 def test_it_asks_for_nothing_from_elsewhere(page):
     addresses = [found.get(name) for _, found in page.elements for name in ("src", "href", "action", "data", "srcset")]
     assert {re.match("data:|#", address)[0] for address in filter(None, addresses)} == {"data:", "#"}

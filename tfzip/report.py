@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ MIN_CONFIDENCE = 0.9
 
 _MOST_CLASSES = 1000  # rows of the table; the rest of them together in one
 _MATRIX = 20  # classes in the confusion matrix
-_CONFUSED = 10
+_CONFUSED, _MISSED = 10, 10
 _SHARDS = 20
 _REASONS, _DIFFERENT, _EXAMPLES = 20, 1000, 3
 _OUTPUTS, _OUTPUT_BYTES, _OUTPUT_VALUES = 1000, 1 << 26, 4096
@@ -241,10 +242,19 @@ def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         "unlabelled": found.unlabelled,
         "matrix": _matrix(found, name),
         "confused": [(name(truth), name(label), count) for truth, label, count in found.confused[:_CONFUSED].tolist()],
+        **_never_predicted(found, name),
     }
 
 
-def _matrix(found: Evaluation, name: Any) -> dict[str, Any] | None:
+def _never_predicted(found: Evaluation, name: Callable[[int], str]) -> dict[str, Any]:
+    """The classes that images are of, and that no prediction names: no other table has a row of them."""
+    missed = np.flatnonzero((found.truths > 0) & (found.predicted == 0))
+    missed = missed[np.argsort(-found.truths[missed], kind="stable")]
+    rows = zip(found.labels[missed[:_MISSED]].tolist(), found.truths[missed[:_MISSED]].tolist(), strict=True)
+    return {"never": [(name(label), images) for label, images in rows], "never_more": len(missed[_MISSED:])}
+
+
+def _matrix(found: Evaluation, name: Callable[[int], str]) -> dict[str, Any] | None:
     """The confusion matrix, of the classes with most images where there are very many."""
     if found.confusion is None:
         return None
@@ -412,4 +422,5 @@ def _failures(export: Export) -> dict[str, Any]:
 
 def _reason(failure: Failure) -> str:
     """The error without the name of the file, so that those of one kind are told together."""
-    return _text(failure.error.replace(naming.shown(failure.filename), "FILE"))
+    name = re.escape(naming.shown(failure.filename))
+    return _text(re.sub(rf"(?<!\w){name}(?!\w)", "FILE", failure.error) if name else failure.error)
