@@ -157,6 +157,29 @@ def test_reasons_that_differ_by_the_filename_alone_are_one(tmp_path, digits, dig
     assert re.findall(r"<td>([^<]*)</td>", table) == ["read", "5"]
 
 
+def test_a_name_of_a_letter_is_no_part_of_a_word(tmp_path):
+    images = [("e", b"no image"), ("m", b"none either"), ("0.png", tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)))]
+    scores = np.eye(3, dtype=np.float32)
+    told = tfzip.write(((row, *image) for row, image in zip(scores, images, strict=True)), tmp_path / "out", quiet=True)
+    (reason,) = {failure.error for failure in told.failures}
+    (table,) = re.findall(r'<table id="failure-table">.*?</table>', Page(tfzip.report(told)).html, re.DOTALL)
+    assert reason in table
+    assert re.findall(r"<td>([^<]*)</td>", table) == ["decode", "2"]
+
+
+def test_classes_that_are_never_predicted_are_told(tmp_path):
+    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+    truths, scores = ["a", "b", "b", "<c>"], np.tile(np.float32([0.75, 0.25, 0]), [4, 1])
+    labels = ["a", "b", "<c>"]
+    scored = tmp_path / "scores.npy"
+    np.save(scored, scores)
+    images = [(f"{n}.png", png, truth) for n, truth in enumerate(truths)]
+    told = tfzip.export(images, None, tmp_path / "out", predictions=scored, labels=labels, quiet=True)
+    page = Page(tfzip.report(told))
+    (line,) = re.findall(r"<p>Never predicted: (.*?)\.</p>", page.html)
+    assert re.sub("<.*?>", "", line) == "b (2 images), &lt;c&gt; (1 image)"
+
+
 def test_it_asks_for_nothing_from_elsewhere(page):
     addresses = [found.get(name) for _, found in page.elements for name in ("src", "href", "action", "data", "srcset")]
     assert {re.match("data:|#", address)[0] for address in filter(None, addresses)} == {"data:", "#"}
@@ -311,6 +334,16 @@ def test_export_writes_it_last_and_replaces_it(digits, digits_model, tmp_path):
     assert not (tmp_path / "out" / "report.html").exists(), "a report of what was replaced"
 
 
+@pytest.mark.parametrize("layout", ["flat", "tfx"])
+def test_export_says_where_the_report_is(layout, digits, digits_files, tmp_path, capsys):
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--layout", layout, "--limit", "3", "--report"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (path,) = [line.removeprefix("report: ") for line in lines if line.startswith("report: ")]
+    assert Page(path).data["numbers"]["records"] == 3
+    assert lines[-1].endswith(str(tmp_path / "out") + (" --split train" if layout == "tfx" else ""))
+
+
 def test_a_report_that_cannot_be_written_leaves_the_export(digits, digits_model, digits_files, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     shutil.copy(digits[0] / "0" / os.listdir(digits[0] / "0")[0], tmp_path / "images" / "0.png")
@@ -326,7 +359,29 @@ def test_a_report_that_cannot_be_written_leaves_the_export(digits, digits_model,
     assert cli.main(["report", str(tmp_path / "out"), "--to", str(tmp_path / "missing" / "page.html")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "missing/page.html" in error
+    (tmp_path / "folder").mkdir()
+    assert cli.main(["report", str(tmp_path / "out"), "--to", str(tmp_path / "folder")]) == 2
+    assert not list(tmp_path.glob("*.part"))
     assert tfzip.verify(tfzip.open(tmp_path / "out")) == []
+
+
+def test_an_export_whose_report_cannot_be_written_is_finished_and_says_how_to_get_one(
+    digits, digits_model, digits_files, tmp_path, capsys
+):
+    asked = {"limit": 3, "layout": "tfx", "quiet": True}
+    tfzip.export(digits[0], digits_model, tmp_path / "out", **asked)
+    in_the_way = tmp_path / "out" / "tfzip-train" / "report.html.part"
+    in_the_way.mkdir()
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--layout", "tfx", "--limit", "4", "--overwrite", "--report"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(tmp_path / "out" / "tfzip-train" / "report.html") in error
+    assert len(tfzip.open(tmp_path / "out")) == 4
+    assert in_the_way.is_dir()
+    in_the_way.rmdir()
+    (again,) = re.findall("`tfzip (.*)`", error)
+    assert cli.main(again.split()) == 0
+    assert Page(tmp_path / "out" / "tfzip-train" / "report.html").data["numbers"]["records"] == 4
 
 
 @pytest.mark.parametrize(("name", "library"), [("jinja2", "Jinja2"), ("PIL", "Pillow")])
@@ -345,6 +400,11 @@ def test_what_is_not_installed_is_told_before_any_work(name, library, digits, tm
 def test_a_threshold_is_from_0_to_1(out, threshold, capsys):
     assert cli.main(["report", str(out), "--min-confidence", threshold]) == 2
     assert "--min-confidence" in capsys.readouterr().err
+
+
+def test_a_seed_is_from_0_on(out, capsys):
+    assert cli.main(["report", str(out), "--seed", "-1"]) == 2
+    assert "--seed -1" in capsys.readouterr().err
 
 
 def test_a_damaged_shard_is_told_and_no_page_is_left(out, tmp_path, capsys):
@@ -377,6 +437,33 @@ def test_what_is_not_a_number_passes_no_threshold_and_is_counted(tmp_path):
     numbers = page.data["numbers"]
     assert (numbers["records"], numbers["nonfinite"], numbers["passing"][0]) == (4, 2, 2)
     assert [passing[0] for passing in numbers["class_passing"]] == [1, 1]
+
+
+def test_what_passes_counts_predictions_of_a_name_that_is_no_label(tmp_path, digits):
+    names = [path.relative_to(digits[0]).as_posix() for path in sorted(digits[0].rglob("*.png"))[:9]]
+    rows = [f"{name},{('cat', 'dog', 'cow')[n % 3]},0.{n + 1}" for n, name in enumerate(names)]
+    (tmp_path / "told.csv").write_text("\n".join(["filename,prediction,confidence", *rows]))
+    asked = {"predictions": tmp_path / "told.csv", "labels": ["cat", "dog"], "allow_partial": True, "quiet": True}
+    page = Page(tfzip.report(tfzip.export(digits[0], None, tmp_path / "out", **asked)))
+    passing = page.data["numbers"]["passing"][page.data["numbers"]["thresholds"].index(0.5)]
+    assert passing == sum(each[50] for each in page.data["numbers"]["class_passing"]) == 5
+
+
+def test_very_long_texts_are_cut_so_that_a_page_stays_small(tmp_path):
+    """Names of classes, of images, and of thousands of classes of one image."""
+    png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
+    rng = np.random.default_rng(0)
+    labels = ["x" * 10_000, *(f"class number {n}" for n in range(4999))]
+    triples = ((row, f"{'y' * 10_000}{n}.png", png) for n, row in enumerate(rng.random((200, 5000), np.float32)))
+    told = tfzip.write(triples, tmp_path / "out", labels=labels, task="multilabel", scores="probabilities", quiet=True)
+    path = tfzip.report(told)
+    assert os.path.getsize(path) < 5_000_000
+    page = Page(path)
+    assert max(map(len, page.texts["filename"])) < 400
+    shown = {row["data-class"] for row in page.all("tr") if "data-class" in row}
+    cards = [set(card["data-classes"].split()) for card in page.all("li") if "data-classes" in card]
+    assert cards
+    assert all(card and card <= shown for card in cards), "what the filter of classes offers, and no more"
 
 
 _MANY = """

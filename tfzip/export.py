@@ -135,7 +135,8 @@ def _add_report(made: reading.Export) -> None:
     try:
         report(made)
     except TfzipError as error:
-        again = f"the export is finished, its report is not: `tfzip report {made.path}` makes that"
+        split = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
+        again = f"the export is finished, its report is not: `tfzip report {made.path}{split}` makes that"
         raise type(error)(f"{error}; {again}") from None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +27,12 @@ MIN_CONFIDENCE = 0.9
 
 _MOST_CLASSES = 1000  # rows of the table; the rest of them together in one
 _MATRIX = 20  # classes in the confusion matrix
-_CONFUSED = 10
+_CONFUSED, _MISSED = 10, 10
 _SHARDS = 20
 _REASONS, _DIFFERENT, _EXAMPLES = 20, 1000, 3
 _OUTPUTS, _OUTPUT_BYTES, _OUTPUT_VALUES = 1000, 1 << 26, 4096
 _MOST_BOXES = 20
+_LONGEST = 300  # of a text, in characters: a page holds hundreds of names, some of them a few times
 
 Rows = npt.NDArray[np.int64]
 
@@ -62,6 +64,8 @@ def report(
     check_installed()
     if not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: use a number from 0 on")
     if not isinstance(export, Export):
         with open_export(export) as opened:
             return report(opened, to, min_confidence=min_confidence, seed=seed)
@@ -88,7 +92,12 @@ class _Classes(NamedTuple):
     order: Rows
 
     def name(self, number: int) -> str:
-        return naming.printable(self.members.names[number])
+        return _text(self.members.names[number])
+
+
+def _text(text: str) -> str:
+    """A text as it is shown: nothing in it acts on what shows it, and it is cut where it is very long."""
+    return naming.printable(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
 
 
 def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
@@ -107,7 +116,8 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
         "name": export.manifest["name"],
         "split": export.manifest["split"],
         "counts": export.manifest["counts"],
-        "about": [(key, naming.printable(value)) for key, value in describe.facts(export)],
+        "task": export.manifest["task"],
+        "about": [(key, _text(value)) for key, value in describe.facts(export)],
         "classes": _class_rows(classes, records, numbers, start, evaluation),
         "left_out": int((records > 0).sum()) - len(classes.order),
         "numbers": numbers,
@@ -121,7 +131,7 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
         "failures": _failures(export),
         "shards": export.manifest["shards"],
         "shards_shown": _SHARDS,
-        "run": [(key, naming.printable(str(value))) for key, value in export.run.items()],
+        "run": [(_text(key), _text(str(value))) for key, value in export.run.items()],
     }
 
 
@@ -149,7 +159,7 @@ def _numbers(
     """What the page's script draws: every list is of thresholds or bins; those of single classes come by class."""
     rows, numbers, names = classes.members
     whole = np.zeros(len(confidence), np.int64)
-    counted = confidence if export.manifest["task"] in ("multilabel", "detection") else _labelled(export, confidence)
+    counted = confidence if export.manifest["task"] in ("multilabel", "detection") else _classed(confidence, rows)
     place = np.full(len(names), len(classes.order))
     place[classes.order] = np.arange(len(classes.order))
     of_class, count = (confidence[rows], place[numbers]), len(classes.order) + 1
@@ -165,18 +175,23 @@ def _numbers(
     return made | _judged(export, thresholds)
 
 
-def _labelled(export: Export, confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The confidences of predictions that are a class; NaN of others, as a policy has it."""
-    return np.where(export.metadata["label"] >= 0, confidence, np.float32(np.nan))
+def _classed(confidence: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The confidences of the records that are of a class, `rows`; NaN of others, as a policy has it."""
+    found = np.full_like(confidence, np.nan)
+    found[rows] = confidence[rows]
+    return found
 
 
 def _judged(export: Export, thresholds: Sequence[float]) -> dict[str, Any]:
-    """How many records of known truth pass, and how many of these are right; nothing where no truth is known."""
+    """How many records of known truth pass, and how many of these are right; nothing where no truth is known.
+
+    A prediction that is none of the known classes is at no threshold, as `evaluate` has it.
+    """
     if lacks(export):
         return {"known": None}
     columns = export.metadata
     known = np.flatnonzero(columns["truth"] >= 0)
-    label, confidence = columns["label"][known], _labelled(export, columns["confidence"])[known]
+    label, confidence = columns["label"][known], _classed(columns["confidence"], columns["label"] >= 0)[known]
     right = label == columns["truth"][known]
     passing = figures.passing(confidence, right.astype(np.int64), 2, thresholds)
     sure = np.isfinite(confidence)
@@ -220,7 +235,7 @@ def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """How good predictions are, and what is taken for what."""
 
     def name(label: int) -> str:
-        return naming.printable(names[label]) if label < len(names) else str(label)
+        return _text(names[label]) if label < len(names) else str(label)
 
     return {
         "images": found.images,
@@ -229,10 +244,19 @@ def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         "unlabelled": found.unlabelled,
         "matrix": _matrix(found, name),
         "confused": [(name(truth), name(label), count) for truth, label, count in found.confused[:_CONFUSED].tolist()],
+        **_never_predicted(found, name),
     }
 
 
-def _matrix(found: Evaluation, name: Any) -> dict[str, Any] | None:
+def _never_predicted(found: Evaluation, name: Callable[[int], str]) -> dict[str, Any]:
+    """The classes that images are of, and that no prediction names: no other table has a row of them."""
+    missed = np.flatnonzero((found.truths > 0) & (found.predicted == 0))
+    missed = missed[np.argsort(-found.truths[missed], kind="stable")]
+    rows = zip(found.labels[missed[:_MISSED]].tolist(), found.truths[missed[:_MISSED]].tolist(), strict=True)
+    return {"never": [(name(label), images) for label, images in rows], "never_more": len(missed[_MISSED:])}
+
+
+def _matrix(found: Evaluation, name: Callable[[int], str]) -> dict[str, Any] | None:
     """The confusion matrix, of the classes with most images where there are very many."""
     if found.confusion is None:
         return None
@@ -264,7 +288,7 @@ def _outputs(export: Export, seed: int) -> list[dict[str, Any]]:
 
 def _output(name: str, spec: FeatureSpec, records: int, values: npt.NDArray[Any]) -> dict[str, Any]:
     shape = ", ".join("?" if size is None else str(size) for size in spec.shape)
-    made = {"name": naming.printable(name), "what": f"{spec.dtype} [{shape}]", "records": records}
+    made = {"name": _text(name), "what": f"{spec.dtype} [{shape}]", "records": records}
     if spec.dtype == "bytes":
         counted = Counter(naming.printable(naming.to_text(value)[:80]) for value in values)
         return {**made, "texts": counted.most_common(_EXAMPLES * 3), "different": len(counted), "spread": None}
@@ -286,7 +310,7 @@ def _pictures(
         strips[number] = gallery.strips(rows, of_class, min_confidence, each, seed + place)
     sample = gallery.sample(len(export), seed)
     wanted = np.unique(np.concatenate([sample, *(rows for kinds in strips.values() for rows in kinds.values())]))
-    cards = dict(zip(wanted.tolist(), _cards(export, wanted, classes.members), strict=True))
+    cards = dict(zip(wanted.tolist(), _cards(export, wanted, classes), strict=True))
     return {
         "strips": [
             {
@@ -299,7 +323,7 @@ def _pictures(
     }
 
 
-def _cards(export: Export, rows: Rows, members: Members) -> Iterator[dict[str, Any]]:
+def _cards(export: Export, rows: Rows, classes: _Classes) -> Iterator[dict[str, Any]]:
     """What is shown of records: a small picture, and what was said of it."""
     pixels = export.manifest["pixels"]
     oriented = bool(pixels) and pixels["exif_orientation"] == "apply" and export.manifest["image"] == "keep"
@@ -310,15 +334,15 @@ def _cards(export: Export, rows: Rows, members: Members) -> Iterator[dict[str, A
             kept.append((row, record))
             yield record
 
-    of_row = _classes_of(members, rows)
+    of_row = _classes_of(classes, rows)
     for small in thumbnails.thumbnails(noted(), oriented=oriented):
         row, record = kept.pop(0)
         yield {
-            "name": naming.printable(naming.shown(record.filename)),
+            "name": _text(naming.shown(record.filename)),
             "classes": of_row.get(row, []),
             "said": _said(record.prediction),
             "confidence": _finite(record.prediction.confidence),
-            "truth": None if record.truth is None else naming.printable(record.truth.text),
+            "truth": None if record.truth is None else _text(record.truth.text),
             "wrong": _is_wrong(record),
             "picture": small,
             "boxes": _boxes(record.prediction, _input_size(record, pixels)),
@@ -338,10 +362,11 @@ def _records(export: Export, rows: Rows) -> Iterator[tuple[int, Record]]:
         yield row, record
 
 
-def _classes_of(members: Members, rows: Rows) -> dict[int, list[int]]:
-    """The classes of some records, by row."""
+def _classes_of(classes: _Classes, rows: Rows) -> dict[int, list[int]]:
+    """The classes of some records, by row; of those that are shown."""
     found: dict[int, list[int]] = {}
-    wanted = np.isin(members.rows, rows)
+    members = classes.members
+    wanted = np.isin(members.rows, rows) & np.isin(members.classes, classes.order)
     for row, number in zip(members.rows[wanted].tolist(), members.classes[wanted].tolist(), strict=True):
         found.setdefault(row, []).append(number)
     return found
@@ -351,7 +376,7 @@ def _said(prediction: Prediction) -> str:
     """The classes that were predicted, and how often if there are boxes."""
     texts = Counter([prediction.text] if prediction.text is not None else prediction.texts)
     said = (f"{text} \N{MULTIPLICATION SIGN}{number}" if number > 1 else text for text, number in texts.items())
-    return naming.printable(", ".join(said))
+    return _text(", ".join(said))
 
 
 def _is_wrong(record: Record) -> bool | None:
@@ -373,7 +398,7 @@ def _boxes(prediction: Prediction, size: tuple[int, int]) -> list[dict[str, Any]
     shares = on_image(prediction.boxes, size)
     for place in np.argsort(-np.nan_to_num(prediction.scores), kind="stable")[:_MOST_BOXES].tolist():
         ymin, xmin, ymax, xmax = shares[place].tolist()
-        title = naming.printable(f"{prediction.texts[place]} {prediction.scores[place]:.2f}")
+        title = f"{_text(prediction.texts[place])} {prediction.scores[place]:.2f}"
         if np.isfinite(ymin):
             made.append({"x": xmin, "y": ymin, "w": xmax - xmin, "h": ymax - ymin, "title": title})
     return made
@@ -392,11 +417,12 @@ def _failures(export: Export) -> dict[str, Any]:
             key = (failure.stage, "other reasons")
         counts[key] += 1
         if len(named := examples.setdefault(key, [])) < _EXAMPLES:
-            named.append(naming.printable(naming.shown(failure.filename)))
+            named.append(_text(naming.shown(failure.filename)))
     rows = [(*key, count, examples[key]) for key, count in counts.most_common(_REASONS)]
     return {"rows": rows, "more": len(counts) - len(rows)}
 
 
 def _reason(failure: Failure) -> str:
     """The error without the name of the file, so that those of one kind are told together."""
-    return naming.printable(failure.error.replace(naming.shown(failure.filename), "FILE"))
+    name = re.escape(naming.shown(failure.filename))
+    return _text(re.sub(rf"(?<!\w){name}(?!\w)", "FILE", failure.error) if name else failure.error)

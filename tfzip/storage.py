@@ -241,10 +241,15 @@ def sync_folder(path: str) -> None:
 def write_whole(path: str, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
     partial = path + ".part"
-    with open(partial, "wb") as file:
-        file.write(content)
-        sync(file)
-    rename(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            sync(file)
+        rename(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            remove([partial] if isfile(partial) else [])
+        raise
     sync_folder(path.rpartition("/")[0] or ".")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tfzip import describe, naming, scorecard
+from tfzip import describe, naming, scorecard, storage
 from tfzip.classes import class_members, known_names
+from tfzip.layout import REPORT
 from tfzip.read import Export
 from tfzip.record import CONFIDENCE, TRUTH_LABEL, UNKNOWN, Record, is_detection
 from tfzip.table import chart, table
@@ -41,7 +42,10 @@ def summary(export: Export, command: str) -> str:
     lines += _nonfinite_lines(export)
     if run := export.run:
         lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
-    lines.append(f"next: {command} inspect {export.path}")
+    if storage.isfile(page := storage.join(export.home, REPORT)):
+        lines.append(f"report: {page}")
+    split = f" --split {export.split}" if facts["layout"] == "tfx" else ""
+    lines.append(f"next: {command} inspect {export.path}{split}")
     return "\n".join(map(naming.printable, lines))
 
 
