@@ -16,13 +16,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 def main():
     """Run a round of the demo, make its report, and look at it twice."""
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         demo.run("demo", "tfzip", seeds=1)
         os.rename("demo/0/labelled", "labelled")
         page = Path(tfzip.report("labelled")).resolve().as_uri()
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
             take(browser, page, 1280, 980, None)
             take(browser, page, 390, 980, "#pictures")
 
