@@ -14,13 +14,15 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--browser", action="store_true", help="run the tests in Chromium too")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="--slow runs it"))
+    for kind in ("slow", "browser"):
+        if not config.getoption(f"--{kind}"):
+            for item in items:
+                if kind in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"--{kind} runs it"))
 
 
 @pytest.fixture(scope="session")

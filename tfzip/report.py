@@ -136,11 +136,13 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
 
 
 def _command(export: Export) -> str | None:
-    """How to select what passes, up to the threshold; None where nothing can be selected."""
+    """How to select what passes, up to the threshold; None where nothing can be, or no path shown."""
     if export.manifest["task"] not in ("multiclass", "binary") or SCORES not in export.predicted:
         return None
+    if not export.path.isprintable():
+        return None
     split = f" --source-split {export.split}" if export.manifest["layout"] == "tfx" else ""
-    return naming.printable(f"python -m tfzip select {shlex.quote(export.path)}{split} --out pseudo/ --min-confidence")
+    return f"python -m tfzip select {shlex.quote(export.path)}{split} --out pseudo/ --min-confidence"
 
 
 def _is_sure(export: Export) -> bool:

@@ -137,8 +137,9 @@
   // The sample.
 
   function filters() {
+    const names = (card) => [...card.querySelectorAll("[dir]")].map((each) => each.textContent.toLowerCase()).join("\n");
     const cards = [...document.querySelectorAll("#cards > li")].map((card) => ({
-      card, text: card.textContent.toLowerCase(), classes: card.dataset.classes.split(" "), wrong: card.classList.contains("wrong"),
+      card, text: names(card), classes: card.dataset.classes.split(" "), wrong: card.classList.contains("wrong"),
     }));
     const search = find("search"), filter = find("filter"), wrong = find("wrong");
     const apply = () => {
