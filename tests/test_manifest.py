@@ -87,6 +87,19 @@ def test_images_are_in_no_feature_but_one_that_may_hold_them(manifest, key):
         assert not is_taken(changed(changed(manifest, ("image_key",), key), ("image",), image))
 
 
+SELECTION = {"rules": {"min_confidence": 0.9}, "from": [{"name": "images", "records": 3}]}
+
+
+@pytest.mark.parametrize("place", [("rules",), ("from",), ("from", 0), ("from", 0, "name"), ("from", 0, "records")])
+def test_a_selection_is_one_where_there_is_one(manifest, place):
+    selected = {**manifest, "selection": SELECTION}
+    assert is_taken(selected)
+    assert not is_taken(changed(selected, ("selection", *place), -1))
+    if place[-1] != 0:
+        assert not is_taken(changed(selected, ("selection", *place), places))
+    assert not is_taken({**manifest, "selection": []})
+
+
 def test_keys_of_later_versions_are_left_alone(manifest):
     for place in ((), ("model",), ("counts",), ("shards", 0), ("labels",)):
         assert is_taken(changed(manifest, (*place, "news"), {"x": [1]}))

@@ -75,6 +75,9 @@ _FORM = {
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
 }
 
+_SELECTION = {"rules": {}, "from": [{"name": _NAME, "records": _COUNT}]}
+"""Of what `select` wrote, whose manifest alone has it: what is told of it."""
+
 
 def parse_manifest(text: str) -> dict[str, Any]:
     """The manifest, as a dict that may yet hold anything; CorruptError if it is none."""
@@ -92,6 +95,8 @@ def parse_manifest(text: str) -> dict[str, Any]:
 def check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raise CorruptError unless the manifest has all that reading relies on, and does not contradict itself."""
     _check(manifest, _FORM, "")
+    if "selection" in manifest:
+        _check(manifest["selection"], _SELECTION, "selection.")
     counts, shards = manifest["counts"], manifest["shards"]
     if counts["images"] != counts["records"] + counts["failures"]:
         raise CorruptError(f"{counts['images']} images are not {counts['records']} records and as many failures")
