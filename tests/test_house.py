@@ -62,6 +62,7 @@ ORDER = [
     ["pipeline"],
     ["deep", "pseudolabel"],
     ["boxes", "describe", "figures", "gallery", "page"],
+    ["cards"],
     ["report"],
     ["export", "scorecard", "verify"],
     ["terminal"],

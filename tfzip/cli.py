@@ -165,7 +165,8 @@ def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
 
 def _report(parsed: argparse.Namespace) -> None:
     with tfzip.open(parsed.out, parsed.split) as export:
-        print(tfzip.report(export, parsed.to, min_confidence=parsed.min_confidence, seed=parsed.seed))
+        path = tfzip.report(export, parsed.to, min_confidence=parsed.min_confidence, seed=parsed.seed)
+    print(naming.printable(path))
 
 
 def _diff(parsed: argparse.Namespace) -> None:

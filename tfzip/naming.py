@@ -17,6 +17,9 @@ _SHARD = re.compile(
 )
 
 
+_LONGEST = 300  # characters of a text that is shown among others
+
+
 class ShardName(NamedTuple):
     """The parts of a shard's file name: `NAME-SPLIT.tfrecord-00000-of-00004.gz`."""
 
@@ -83,6 +86,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(text: str) -> str:
+    """`printable`, cut where it is very long: a page or a table holds many of them."""
+    return printable(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
 
 
 def typed(filename: str) -> str:

@@ -6,21 +6,21 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tfzip import describe, figures, gallery, naming, page, storage, thumbnails
-from tfzip.boxes import on_image
+from tfzip.cards import cards, records_of
 from tfzip.classes import Members, class_members
 from tfzip.errors import OutputError, UsageError
 from tfzip.evaluate import Evaluation, evaluate, lacks
 from tfzip.layout import REPORT
 from tfzip.read import Export
 from tfzip.read import open as open_export
-from tfzip.record import CONFIDENCE, OUTPUT, SCORES, Failure, FeatureSpec, Prediction, Record
+from tfzip.record import CONFIDENCE, OUTPUT, SCORES, Failure, FeatureSpec
 
 MIN_CONFIDENCE = 0.9
 """Where the slider stands at first."""
@@ -31,8 +31,6 @@ _CONFUSED, _MISSED = 10, 10
 _SHARDS = 20
 _REASONS, _DIFFERENT, _EXAMPLES = 20, 1000, 3
 _OUTPUTS, _OUTPUT_BYTES, _OUTPUT_VALUES = 1000, 1 << 26, 4096
-_MOST_BOXES = 20
-_LONGEST = 300  # of a text, in characters: a page holds hundreds of names, some of them a few times
 
 Rows = npt.NDArray[np.int64]
 
@@ -91,13 +89,15 @@ class _Classes(NamedTuple):
     members: Members
     order: Rows
 
+    @property
+    def shown(self) -> Members:
+        """The pairs of a record and one of these classes."""
+        rows, numbers, names = self.members
+        wanted = np.isin(numbers, self.order)
+        return Members(rows[wanted], numbers[wanted], names)
+
     def name(self, number: int) -> str:
-        return _text(self.members.names[number])
-
-
-def _text(text: str) -> str:
-    """A text as it is shown: nothing in it acts on what shows it, and it is cut where it is very long."""
-    return naming.printable(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
+        return naming.brief(self.members.names[number])
 
 
 def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
         "split": export.manifest["split"],
         "counts": export.manifest["counts"],
         "task": export.manifest["task"],
-        "about": [(key, _text(value)) for key, value in describe.facts(export)],
+        "about": [(key, naming.brief(value)) for key, value in describe.facts(export)],
         "classes": _class_rows(classes, records, numbers, start, evaluation),
         "left_out": int((records > 0).sum()) - len(classes.order),
         "numbers": numbers,
@@ -131,7 +131,7 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
         "failures": _failures(export),
         "shards": export.manifest["shards"],
         "shards_shown": _SHARDS,
-        "run": [(_text(key), _text(str(value))) for key, value in export.run.items()],
+        "run": [(naming.brief(key), naming.brief(str(value))) for key, value in export.run.items()],
     }
 
 
@@ -235,7 +235,7 @@ def _truth(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """How good predictions are, and what is taken for what."""
 
     def name(label: int) -> str:
-        return _text(names[label]) if label < len(names) else str(label)
+        return naming.brief(names[label]) if label < len(names) else str(label)
 
     return {
         "images": found.images,
@@ -278,7 +278,7 @@ def _outputs(export: Export, seed: int) -> list[dict[str, Any]]:
     fits = np.cumsum(export.metadata["size"][rows]) <= _OUTPUT_BYTES
     values: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in specs}
     taken = 0
-    for _, record in _records(export, rows[fits] if fits.any() else rows[:1]):
+    for _, record in records_of(export, rows[fits] if fits.any() else rows[:1]):
         taken += 1
         for name in specs:
             flat = record.outputs[name].ravel()
@@ -288,7 +288,7 @@ def _outputs(export: Export, seed: int) -> list[dict[str, Any]]:
 
 def _output(name: str, spec: FeatureSpec, records: int, values: npt.NDArray[Any]) -> dict[str, Any]:
     shape = ", ".join("?" if size is None else str(size) for size in spec.shape)
-    made = {"name": _text(name), "what": f"{spec.dtype} [{shape}]", "records": records}
+    made = {"name": naming.brief(name), "what": f"{spec.dtype} [{shape}]", "records": records}
     if spec.dtype == "bytes":
         counted = Counter(naming.printable(naming.to_text(value)[:80]) for value in values)
         return {**made, "texts": counted.most_common(_EXAMPLES * 3), "different": len(counted), "spread": None}
@@ -310,98 +310,17 @@ def _pictures(
         strips[number] = gallery.strips(rows, of_class, min_confidence, each, seed + place)
     sample = gallery.sample(len(export), seed)
     wanted = np.unique(np.concatenate([sample, *(rows for kinds in strips.values() for rows in kinds.values())]))
-    cards = dict(zip(wanted.tolist(), _cards(export, wanted, classes), strict=True))
+    made = dict(zip(wanted.tolist(), cards(export, wanted, classes.shown), strict=True))
     return {
         "strips": [
             {
                 "name": classes.name(number),
-                "kinds": [(title, [cards[row] for row in rows.tolist()]) for title, rows in kinds.items()],
+                "kinds": [(title, [made[row] for row in rows.tolist()]) for title, rows in kinds.items()],
             }
             for number, kinds in strips.items()
         ],
-        "sample": [cards[row] for row in sample.tolist()],
+        "sample": [made[row] for row in sample.tolist()],
     }
-
-
-def _cards(export: Export, rows: Rows, classes: _Classes) -> Iterator[dict[str, Any]]:
-    """What is shown of records: a small picture, and what was said of it."""
-    pixels = export.manifest["pixels"]
-    oriented = bool(pixels) and pixels["exif_orientation"] == "apply" and export.manifest["image"] == "keep"
-    kept: list[tuple[int, Record]] = []
-
-    def noted() -> Iterator[Record]:
-        for row, record in _records(export, rows):
-            kept.append((row, record))
-            yield record
-
-    of_row = _classes_of(classes, rows)
-    for small in thumbnails.thumbnails(noted(), oriented=oriented):
-        row, record = kept.pop(0)
-        yield {
-            "name": _text(naming.shown(record.filename)),
-            "classes": of_row.get(row, []),
-            "said": _said(record.prediction),
-            "confidence": _finite(record.prediction.confidence),
-            "truth": None if record.truth is None else _text(record.truth.text),
-            "wrong": _is_wrong(record),
-            "picture": small,
-            "boxes": _boxes(record.prediction, _input_size(record, pixels)),
-        }
-
-
-def _input_size(record: Record, pixels: Mapping[str, Any] | None) -> tuple[int, int]:
-    """Height and width of what the model saw: of its input, or of the image if it took that as it is."""
-    return (record.height, record.width) if pixels is None else (pixels["height"], pixels["width"])
-
-
-def _records(export: Export, rows: Rows) -> Iterator[tuple[int, Record]]:
-    """Records by row, each with its row; ascending rows are read in passing."""
-    for row, serialized in zip(rows.tolist(), export.serialized_rows(rows.tolist()), strict=True):
-        record = export.parse(serialized)
-        export.check_filename(row, naming.to_bytes(record.filename))
-        yield row, record
-
-
-def _classes_of(classes: _Classes, rows: Rows) -> dict[int, list[int]]:
-    """The classes of some records, by row; of those that are shown."""
-    found: dict[int, list[int]] = {}
-    members = classes.members
-    wanted = np.isin(members.rows, rows) & np.isin(members.classes, classes.order)
-    for row, number in zip(members.rows[wanted].tolist(), members.classes[wanted].tolist(), strict=True):
-        found.setdefault(row, []).append(number)
-    return found
-
-
-def _said(prediction: Prediction) -> str:
-    """The classes that were predicted, and how often if there are boxes."""
-    texts = Counter([prediction.text] if prediction.text is not None else prediction.texts)
-    said = (f"{text} \N{MULTIPLICATION SIGN}{number}" if number > 1 else text for text, number in texts.items())
-    return _text(", ".join(said))
-
-
-def _is_wrong(record: Record) -> bool | None:
-    """Whether the prediction is not the truth; None where that cannot be said."""
-    if record.truth is None or record.truth.label < 0 or record.prediction.label is None:
-        return None
-    return record.truth.label != record.prediction.label
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
-
-
-def _boxes(prediction: Prediction, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The boxes of a detection as shares of the picture, the surest first; `size` is of the model's input."""
-    if prediction.boxes is None or prediction.scores is None or prediction.texts is None:
-        return []
-    made = []
-    shares = on_image(prediction.boxes, size)
-    for place in np.argsort(-np.nan_to_num(prediction.scores), kind="stable")[:_MOST_BOXES].tolist():
-        ymin, xmin, ymax, xmax = shares[place].tolist()
-        title = f"{_text(prediction.texts[place])} {prediction.scores[place]:.2f}"
-        if np.isfinite(ymin):
-            made.append({"x": xmin, "y": ymin, "w": xmax - xmin, "h": ymax - ymin, "title": title})
-    return made
 
 
 # Failures.
@@ -417,7 +336,7 @@ def _failures(export: Export) -> dict[str, Any]:
             key = (failure.stage, "other reasons")
         counts[key] += 1
         if len(named := examples.setdefault(key, [])) < _EXAMPLES:
-            named.append(_text(naming.shown(failure.filename)))
+            named.append(naming.brief(naming.shown(failure.filename)))
     rows = [(*key, count, examples[key]) for key, count in counts.most_common(_REASONS)]
     return {"rows": rows, "more": len(counts) - len(rows)}
 
@@ -425,4 +344,4 @@ def _failures(export: Export) -> dict[str, Any]:
 def _reason(failure: Failure) -> str:
     """The error without the name of the file, so that those of one kind are told together."""
     name = re.escape(naming.shown(failure.filename))
-    return _text(re.sub(rf"(?<!\w){name}(?!\w)", "FILE", failure.error) if name else failure.error)
+    return naming.brief(re.sub(rf"(?<!\w){name}(?!\w)", "FILE", failure.error) if name else failure.error)
