@@ -104,7 +104,8 @@ HARD = {
 
 
 @pytest.mark.parametrize(
-    ("classes", "case"), [(5, "no names"), (5, "names with bars"), *((150, case) for case in HARD)]
+    ("classes", "case"),
+    [(5, "no names"), (5, "names with bars"), *(pytest.param(150, case, marks=pytest.mark.slow) for case in HARD)],
 )
 def test_several_labels_a_record(classes, case, images, tmp_path):
     """Up to 128 classes by the scores in the index, beyond by the texts or the records."""
@@ -132,7 +133,9 @@ def boxes(pixels):
     }
 
 
-@pytest.mark.parametrize("labels", [None, ["a", "b", "c"], ["a", "a|b", "b"], ["5", "b", "c"]], ids=str)
+@pytest.mark.parametrize(
+    "labels", [None, pytest.param(["a", "b", "c"], marks=pytest.mark.slow), ["a", "a|b", "b"], ["5", "b", "c"]], ids=str
+)
 def test_boxes(labels, images, tmp_path):
     export = tfzip.export(
         images, boxes, str(tmp_path / "out"), quiet=True, scale="raw", image_size=(4, 6), labels=labels

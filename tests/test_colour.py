@@ -119,6 +119,7 @@ def test_an_error_is_marked_on_a_terminal_only():
     assert wrong.startswith("\x1b")
 
 
+@pytest.mark.slow
 def test_the_other_commands_show_the_same_text(out, tmp_path):
     for arguments in (
         ["verify", out],

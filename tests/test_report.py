@@ -449,6 +449,7 @@ def test_what_passes_counts_predictions_of_a_name_that_is_no_label(tmp_path, dig
     assert passing == sum(each[50] for each in page.data["numbers"]["class_passing"]) == 5
 
 
+@pytest.mark.slow
 def test_very_long_texts_are_cut_so_that_a_page_stays_small(tmp_path):
     """Names of classes, of images, and of thousands of classes of one image."""
     png = tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()
