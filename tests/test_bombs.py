@@ -275,7 +275,7 @@ def test_a_model_of_bytes_gets_none_of_an_image_that_claims_too_much(pictures, t
 
 
 @pytest.mark.skipif(not WEBP, reason="TensorFlow has no WebP")
-@pytest.mark.parametrize("image", ["keep", "png"])
+@pytest.mark.parametrize("image", ["keep", pytest.param("png", marks=pytest.mark.slow)])
 def test_for_a_model_of_bytes_all_frames_of_an_animation_count(tmp_path, image):
     files = {"webp": bombs.webp(40, 50, frames=7), "gif": bombs.gif(40, 50, frames=7), "still": bombs.webp(40, 50)}
     folder = write(tmp_path / "in", files)
@@ -379,6 +379,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 def test_a_folder_full_of_bombs_costs_no_memory(tmp_path):
     good = {f"{number:02}": bombs.png(20 + number, 30) for number in range(40)}
     write(tmp_path / "without", good)

@@ -289,7 +289,7 @@ def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path
     assert sorted(path.name for path in out.iterdir()) == [".tfzip"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_what_calls_python_from_the_graph(digits, tmp_path, number):
     (tmp_path / "calling.py").write_text(
         "import time, tensorflow as tf\n"
@@ -316,6 +316,7 @@ def test_a_signal_stops_what_calls_python_from_the_graph(digits, tmp_path, numbe
     assert "interrupted; the same command goes on" in errors.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_signals_that_are_ignored_or_others_stop_nothing(digits, tmp_path):
     (tmp_path / "ringing.py").write_text(
         "import os, signal, time, tensorflow as tf\n"

@@ -467,6 +467,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
 def test_bombs_fail_and_take_little_memory(tmp_path):
     """Each takes little more than the same export without it."""

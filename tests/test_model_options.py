@@ -203,7 +203,7 @@ def mobilenet(photographs):
     return model
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+@pytest.mark.parametrize("suffix", [".weights.h5", pytest.param(".h5", marks=pytest.mark.slow)])
 def test_an_application_with_weights_of_a_file_knows_its_own_scale(suffix, mobilenet, photographs, tmp_path):
     path = str(tmp_path / f"mobilenet{suffix}")
     mobilenet.save_weights(path) if suffix == ".weights.h5" else mobilenet.save(path)
@@ -229,6 +229,7 @@ def test_the_same_weights_in_an_application_have_the_same_fingerprint(mobilenet,
     assert predictor.load("keras:MobileNetV2", weights=path).fingerprint != first
 
 
+@pytest.mark.slow
 def test_without_a_network_an_application_asks_for_its_weights(digits, tmp_path):
     environment = os.environ | {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "tfzip", "export", str(digits[0]), "--model", "keras:MobileNetV2", "--out", "out"]

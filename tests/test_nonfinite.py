@@ -246,6 +246,7 @@ def test_after_it_failed_it_goes_on_with_them_kept_or_in_quarantine(folder, tmp_
         other.close()
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_not_put_in_quarantine_afterwards(folder, tmp_path):
     model, options = MODELS["all scores"]
     how = {**options, "shard_records": 1}

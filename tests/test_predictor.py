@@ -603,6 +603,7 @@ def test_keras_on_another_backend_is_told_what_to_set(files):
     assert all("KERAS_BACKEND=tensorflow" in line for line in told)
 
 
+@pytest.mark.slow
 def test_keras_on_a_backend_that_is_not_installed_is_told_what_to_set(files):
     missing = [name for name in ("jax", "torch") if importlib.util.find_spec(name) is None]
     if not missing:

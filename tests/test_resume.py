@@ -70,7 +70,8 @@ def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undistur
 
 
 @pytest.mark.parametrize(
-    ("number", "in_library"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)]
+    ("number", "in_library"),
+    [(signal.SIGTERM, False), pytest.param(signal.SIGINT, False, marks=pytest.mark.slow), (signal.SIGINT, True)],
 )
 def test_stopped_by_a_signal_it_goes_on(digits, model, undisturbed, tmp_path, number, in_library):
     out, expected = tmp_path / "out", undisturbed(**SHARDS)
@@ -229,7 +230,7 @@ def pictures(digits):
     return found
 
 
-@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("kind", ["tar.gz", *(pytest.param(k, marks=pytest.mark.slow) for k in [*STREAMS][1:])])
 def test_a_stream_is_read_again_up_to_where_it_was(pictures, model, tmp_path, kind):
     source = STREAMS[kind](pictures, tmp_path)
     used = None if kind == "triples" else model

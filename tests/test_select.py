@@ -456,7 +456,9 @@ def select_dying(path, out, asked, dies_at):
 
 
 @pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("more", [{}, {"validation": 0.3}, {"validation": 0.3, "layout": "tfx"}])
+@pytest.mark.parametrize(
+    "more", [pytest.param({}, marks=pytest.mark.slow), {"validation": 0.3}, {"validation": 0.3, "layout": "tfx"}]
+)
 def test_killed_anywhere_the_same_command_gives_the_same(labelled, tmp_path, more, step):
     asked = ASKED | more
     tfzip.select(labelled, tmp_path / "whole", **asked)

@@ -277,6 +277,7 @@ def test_photographs_in_any_format(photographs, photographs_model, tmp_path):
         assert example["image/encoded"] == record.encoded
 
 
+@pytest.mark.slow
 def test_pictures_of_some_formats_behind_those_of_others(photographs, photographs_model, tmp_path):
     """TFDS asks the first export alone how to decode."""
     made = []
