@@ -12,7 +12,7 @@ import itertools
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfzip import index, storage
 from tfzip.errors import CorruptError, OutputExistsError
@@ -22,6 +22,9 @@ from tfzip.options import Options, flag
 from tfzip.record import Failure
 from tfzip.sources import Listed, Stream, planned
 from tfzip.version import __version__
+
+if TYPE_CHECKING:
+    from tfzip.predictor import Predictor
 
 _FREE = frozenset(
     # Options that change no byte of what is written, and those of which the plan says what they come to.
@@ -43,6 +46,7 @@ _FREE = frozenset(
 )
 
 _ON_NONFINITE = flag("on_nonfinite")
+_FROZEN = "the model frozen"
 
 
 class Done(NamedTuple):
@@ -101,12 +105,19 @@ def is_of(layout: Layout, job: Job) -> bool:
 
 
 def _compared(old: Mapping[str, Any], job: Job) -> tuple[Job, list[str]]:
-    """The job with the batch and parallelism of a plan, and what else of it is different."""
+    """The job run as a plan says, and what else of it is different."""
     if old.get(_ON_NONFINITE) == "fail":  # then the finished shards hold nothing that could be kept or left out
         old = {**old, _ON_NONFINITE: job.options.on_nonfinite}
     kept: dict[str, Any] = {n: old[n] for n in ("batch_size", "parallel") if getattr(job.options, n) == "auto"}
-    job = dataclasses.replace(job, **kept)
+    job = dataclasses.replace(job, **kept, predictor=_as_it_ran(job.predictor, old.get(_FROZEN)))
     return job, list(_differences(old, json.loads(json.dumps(_facts(job)))))
+
+
+def _as_it_ran(ready: Predictor, frozen: Any) -> Predictor:
+    """The predictor, frozen if it was then."""
+    from tfzip import predictor  # here, since it imports TensorFlow
+
+    return predictor.freeze(ready) if frozen else ready
 
 
 def _save_plan(layout: Layout, job: Job) -> None:
@@ -145,6 +156,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "the class names": list(job.names),
         "batch_size": job.batch_size,
         "parallel": job.parallel,
+        _FROZEN: ready.frozen,
     }
 
 

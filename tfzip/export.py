@@ -42,6 +42,7 @@ from tfzip.write import ShardWriter
 
 if TYPE_CHECKING:
     from tfzip.outcome import Outcome, Rows
+    from tfzip.tuning import Trial
 
 
 def export(
@@ -124,7 +125,7 @@ def _do(
         parts = opened()
         if not _was_published(layout, options, *parts):
             layout.check_free(options.overwrite)  # again: another may have finished meanwhile
-            _run(*_settled_job(layout, options, *parts), layout)
+            _run(layout, *_settled_job(layout, options, *parts))
     made = reading.open(layout.out, options.split, max_pixels=options.max_pixels)
     if options.report:
         _add_report(made)
@@ -154,8 +155,10 @@ def _was_published(layout: Layout, options: Options, source: Listed | Stream, mo
 
 def _settled_job(
     layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None
-) -> tuple[Job, list[Done]]:
-    """The job, and the shards of it that are done: an unfinished export in OUT is gone on with if it is the same.
+) -> tuple[Job, list[Done], list[Trial]]:
+    """The job, the shards of it that are done, and what was tried out for it.
+
+    An unfinished export in OUT is gone on with if it is the same.
 
     One of which no shard is finished is nothing to go on with, nor to keep.
     """
@@ -164,13 +167,16 @@ def _settled_job(
             planned = checkpoint.as_planned(layout, source)
             job, done = checkpoint.go_on(layout, prepare(planned, model, options, given))
             _tell_what_is_left(job, done, source)
-            return job, done
+            return job, done, []
         except (OutputExistsError, CorruptError):
             if not options.overwrite:
                 raise
     if layout.is_unfinished:
         layout.clear()
-    return prepare(source, model, options, given), []
+    from tfzip import tuning  # here, since it imports TensorFlow
+
+    job, trials = tuning.tune(prepare(source, model, options, given))
+    return job, [], trials
 
 
 def _tell_what_is_left(job: Job, done: Sequence[Done], source: Listed | Stream) -> None:
@@ -206,7 +212,7 @@ def _dry_run(job: Job, layout: Layout) -> str:
 # The run.
 
 
-def _run(job: Job, done: list[Done], layout: Layout) -> None:
+def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) -> None:
     """Begin the export, or go on after the shards that are done, and finish it."""
     started = time.time()
     described = schema.schema_text(job.features, job.names)
@@ -221,7 +227,8 @@ def _run(job: Job, done: list[Done], layout: Layout) -> None:
         if job.images not in (None, counted):
             raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
         _write_index(job, layout, described, shards, failures, formats)
-        run.write(layout.work_run, started, counted - before, tensorflow=_tensorflow_version())
+        tried = [trial._asdict() for trial in trials]
+        run.write(layout.work_run, started, counted - before, tried, tensorflow=_tensorflow_version())
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
         may_go_on = not isinstance(error, UsageError)  # else another call has to be made

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _OVERHEAD = 400  # bytes of a record beside its image and its scores, about
 _PIXELS_PER_BATCH = 200_000  # activations of so many pixels stay in a core's cache
-_LARGEST_BATCH = 128
+LARGEST_BATCH = 128
 _USUAL_SIZE = (224, 224)  # of a model that does not say
 
 
@@ -323,7 +323,7 @@ def _batch_size(options: Options, given: Input, streamed: bool) -> int:
         return given.batch
     if options.batch_size != "auto":
         return int(options.batch_size)
-    largest = min(_LARGEST_BATCH, options.shard_records) if streamed else _LARGEST_BATCH  # a batch lies in one shard
+    largest = min(LARGEST_BATCH, options.shard_records) if streamed else LARGEST_BATCH  # a batch lies in one shard
     if given.takes == "predictions":
         return largest
     height, width = given.size or _USUAL_SIZE
@@ -371,6 +371,7 @@ def manifest(
             "takes": ready.input.takes,
             "output": ",".join(task.outputs) or None,
             "scores": ("logits" if task.logits else "probabilities") if task.classes else None,
+            "frozen": ready.frozen,
         },
         "batch_size": job.batch_size,
         "parallel": job.parallel,

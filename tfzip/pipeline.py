@@ -80,27 +80,21 @@ class Stages:
             batches = _items(job, self._first).interleave(
                 _as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True
             )
-        options = tf.data.Options()
-        # A batch a core, each on one thread: faster than all cores on one batch, and the same bits whatever `parallel`.
-        options.threading.max_intra_op_parallelism = 1
-        options.deterministic = True
-        # There is nothing to tune or rewrite, and the thread that would tune can hold up the end by five seconds.
-        options.autotune.enabled = False
-        options.experimental_optimization.apply_default_optimizations = False
-        return batches.prefetch(2 * job.parallel).with_options(options)
+        return batches.prefetch(2 * job.parallel).with_options(threading())
 
     def _batch(self, items: Element) -> Any:
         """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""
         each = tf.data.Dataset.from_tensor_slices(items)
         new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
-        decoded = new.map(_as_it_is(self._read_and_decode))
+        decoded = new.map(_as_it_is(self.read_and_decode))
         found = [_one(decoded, self._job.batch_size, self._predict_and_encode)]
         if self._rereads:
             old = each.filter(_as_it_is(lambda item: item["slot"] < self._first)).map(_as_it_is(self._read))
             found.append(_one(old, self._job.batch_size, _hashed))
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), *found))
 
-    def _read_and_decode(self, item: Element) -> Element:
+    def read_and_decode(self, item: Element) -> Element:
+        """An item as the source has it, read and decoded."""
         return self._decode(self._find(self._read(item)))
 
     def _predict_and_encode(self, batch: Element) -> Element:
@@ -120,7 +114,7 @@ class Stages:
 
     def _is_sound(self, item: Element) -> bool:
         try:
-            self._read_and_decode(item)
+            self.read_and_decode(item)
         except (tf.errors.OpError, ValueError):
             return False
         return True
@@ -152,6 +146,20 @@ class Stages:
         if plan is None or isinstance(source, Stream):
             return f"{self._job.options.split}/{int(item['position']):08d}"
         return naming.to_str(source.filenames[plan.order[int(item["slot"])]])
+
+
+def threading() -> tf.data.Options:
+    """How a graph is run: a batch a core, each on one thread, in order.
+
+    That is faster than all cores on one batch, and gives the same bits whatever `parallel` is.
+    """
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    options.deterministic = True
+    # There is nothing to tune or rewrite, and the thread that would tune can hold up the end by five seconds.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def _one(items: Any, size: int, function: Callable[[Element], Element]) -> Any:

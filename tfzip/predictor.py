@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfzip import effects, graph, inputs, models, parsing
+from tfzip import effects, frozen, graph, inputs, models, parsing
 from tfzip.errors import ModelError
 from tfzip.inputs import Input
 from tfzip.models.model import Model, Outputs, first_line
@@ -22,6 +22,7 @@ class Predictor:
     `function` is a ConcreteFunction of one batch, as `input.spec` has it, that gives a dict of tensors by output name.
     `fingerprint` is a SHA-256 of the model's file, files, weights or graph; None of predictions that come one by one.
     A `stateful` one must be given its batches one at a time, in order. `labels` are class names that came with it.
+    Of a `frozen` one the function holds constants in place of variables.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Predictor:
     stateful: bool
     labels: tuple[str, ...]
     model: Any  # keeps the variables alive: a ConcreteFunction does not
+    frozen: bool = False
 
     @property
     def outputs(self) -> Mapping[str, tf.TensorSpec]:
@@ -90,6 +92,14 @@ def load(
             labels=opened.labels,
             model=opened.kept,
         )
+
+
+def freeze(predictor: Predictor) -> Predictor:
+    """The same with constants in place of variables, which TensorFlow runs faster; itself where that cannot be."""
+    if predictor.input.takes != "pixels" or predictor.stateful:
+        return predictor
+    function = frozen.freeze(predictor.function)
+    return predictor if function is None else replace(predictor, function=function, frozen=True)
 
 
 def _check_same(model: str, found: str | None, wanted: str | None) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfzip import storage
 from tfzip.version import __version__
 
 
-def write(path: str, started: float, images: int, **versions: str) -> None:
-    """Write it at the end of a run that began at a time, in seconds since 1970, and did so many images."""
+def write(path: str, started: float, images: int, trials: Sequence[Mapping[str, Any]] = (), **versions: str) -> None:
+    """Write it at the end of a run that began at a time, in seconds since 1970, and did so many images.
+
+    `trials` are what was tried out before, to find the best way to run the model.
+    """
     seconds = time.time() - started
     run = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1),
+        "trials": list(trials),
         "host": platform.node(),
         "python": platform.python_version(),
         **versions,

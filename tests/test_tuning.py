@@ -1,0 +1,130 @@
+"""How a model is run is chosen on the model itself, kept by whoever goes on, and changes no prediction."""
+
+import json
+
+import killed
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfzip
+from tfzip import predictor, tuning
+from tfzip.options import Options
+from tfzip.sources import open_source
+
+
+def run_of(out):
+    return json.loads((out / "run.json").read_text())
+
+
+def model_of(export):
+    return export.manifest["model"]
+
+
+def test_many_images_freeze_the_model_which_changes_no_prediction(digits, digits_model, tmp_path):
+    folder, images, _ = digits
+    assert len(images) >= tuning.WORTH_FREEZING
+    export = tfzip.export(str(folder), digits_model, str(tmp_path / "out"), quiet=True)
+    assert model_of(export)["frozen"]
+    order = [int(name.rpartition("/")[2].partition(".")[0]) for name in export.metadata["filename"]]
+    expected = digits_model.predict(images[order], verbose=0)
+    assert len(np.unique(expected.round(4), axis=0)) > len(images) / 2
+    np.testing.assert_allclose(export.metadata["scores"], expected, rtol=1e-4, atol=1e-5)
+    assert (export.metadata["label"] == expected.argmax(axis=1)).all()
+
+
+def test_few_images_leave_it_as_it_is(digits, digits_model, tmp_path):
+    export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), limit=60, quiet=True)
+    assert not model_of(export)["frozen"]
+    assert run_of(tmp_path / "out")["trials"] == []
+
+
+class Cancelling(tf.Module):
+    """Subtracts from what a convolution gives, scaled, that of one with scaled weights: nothing stays but rounding."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.weights = tf.Variable(rng.normal(size=(3, 3, 1, 8)), dtype=tf.float32)
+        self.scales = tf.Variable(rng.uniform(0.5, 2, 8), dtype=tf.float32)
+        self.scaled = self.weights.numpy() * self.scales.numpy()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1))])
+    def __call__(self, pixels):
+        scaled_after = tf.nn.conv2d(pixels, self.weights, 1, "SAME") * self.scales
+        rounding = scaled_after - tf.nn.conv2d(pixels, self.scaled, 1, "SAME")
+        return tf.reduce_sum(rounding, (1, 2)) * 1e5
+
+
+def test_a_model_that_freezing_would_change_is_left_as_it_is(digits, tmp_path):
+    model = Cancelling()
+    pixels = tf.constant(digits[1][:8].astype(np.float32))
+    ready = predictor.load(model)
+    apart = np.abs(predictor.freeze(ready).function(pixels)["output"] - model(pixels)).max()
+    assert apart > 1, "TensorFlow no longer multiplies the factors first: another model is needed here"
+    export = tfzip.export(
+        str(digits[0]), model, str(tmp_path / "out"), scale="raw", task="raw", shards=1, limit=600, quiet=True
+    )
+    assert not model_of(export)["frozen"]
+
+
+@pytest.fixture
+def worth_it(monkeypatch):
+    """As if every export took so long that trying things out pays."""
+    monkeypatch.setattr(tuning, "WORTH_TUNING", 0.0)
+    monkeypatch.setattr(tuning, "_SHARE", 1000.0)
+    monkeypatch.setattr(tuning, "_TRIAL", 0.02)
+
+
+def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path, worth_it):
+    export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True)
+    trials = run_of(tmp_path / "out")["trials"]
+    assert len(trials) >= 2
+    assert all(trial["images_per_second"] > 0 for trial in trials)
+    best = max(trial["images_per_second"] for trial in trials)
+    choice = [export.manifest["batch_size"], export.manifest["parallel"]]
+    (taken,) = [t for t in trials if [t["batch_size"], t["parallel"]] == choice]
+    assert taken["images_per_second"] * tuning._BETTER**2 >= best
+
+
+def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path, worth_it):
+    pinned = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "a"), batch_size=7, parallel=3, quiet=True)
+    assert (pinned.manifest["batch_size"], pinned.manifest["parallel"]) == (7, 3)
+    assert {(t["batch_size"], t["parallel"]) for t in run_of(tmp_path / "a")["trials"]} <= {(7, 3)}
+    one = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "b"), batch_size=7, quiet=True)
+    assert one.manifest["batch_size"] == 7
+
+
+def test_whoever_goes_on_keeps_the_choice(digits, digits_files, tmp_path, worth_it):
+    """The child chooses by its rule: here other batches would be taken, which its plan forbids."""
+    options = {"shard_records": 200}
+    killed_out, whole = tmp_path / "killed", tmp_path / "whole"
+    process = killed.begun(str(digits[0]), digits_files["keras"], killed_out, options)
+    while process.is_alive() and killed.finished(killed_out) < 2:
+        pass
+    process.kill()
+    process.join()
+    assert 2 <= killed.finished(killed_out) < 9
+    went_on = tfzip.export(str(digits[0]), digits_files["keras"], str(killed_out), quiet=True, **options)
+    assert run_of(killed_out)["trials"] == []
+    chosen = {name: went_on.manifest[name] for name in ("batch_size", "parallel")}
+    assert model_of(went_on)["frozen"]
+    tfzip.export(str(digits[0]), digits_files["keras"], str(whole), quiet=True, **options, **chosen)
+    assert killed.contents(killed_out) == killed.contents(whole)
+
+
+def test_a_stream_of_unknown_length_is_frozen_and_not_tuned(digits, digits_model, tmp_path, worth_it):
+    items = ((f"{number:04d}", image) for number, image in enumerate(digits[1][:40]))
+    export = tfzip.export(items, digits_model, str(tmp_path / "out"), quiet=True)
+    assert model_of(export)["frozen"]
+    assert run_of(tmp_path / "out")["trials"] == []
+
+
+def test_broken_first_images_are_passed_by(digits, digits_model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(sorted(digits[0].rglob("*.png"))[:510]):
+        (folder / f"{number:03d}.png").write_bytes(b"no image" if number < 40 else path.read_bytes())
+    export = tfzip.export(str(folder), digits_model, str(tmp_path / "out"), quiet=True)
+    assert model_of(export)["frozen"]
+    assert (len(export), len(export.failures)) == (470, 40)
+    assert open_source(str(folder), Options()).filenames[0] == b"000.png"

@@ -1,0 +1,147 @@
+"""How a model is run best, found out on the model itself before an export begins: its graph, its batches.
+
+A graph whose variables became constants is taken where its outputs are the same on the first images. The size of the
+batches, and how many are done side by side, are tried out where the export will take long. Neither is done where it
+would take longer than it saves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfzip import frozen, predictor
+from tfzip.job import LARGEST_BATCH, Job
+from tfzip.pipeline import Stages, threading
+from tfzip.sources import Listed
+
+WORTH_FREEZING = 500
+"""Images: with fewer, freezing a model takes longer than it saves."""
+
+WORTH_TUNING = 60.0
+"""Seconds that an export has to take; a twentieth of them may go into trials."""
+
+_SHARE = 1 / 20
+_TRIAL = 0.4  # seconds over which a rate is measured
+_BETTER = 1.05  # how much faster another choice has to be: less is noise
+_LOOKED_AT = 32  # items among which those to try a model on are sought
+
+
+class Trial(NamedTuple):
+    """What a choice gave."""
+
+    batch_size: int
+    parallel: int
+    images_per_second: float
+
+
+def tune(job: Job) -> tuple[Job, list[Trial]]:
+    """The job with what is best for it, and the trials that were made."""
+    if job.given is not None or job.predictor.input.takes != "pixels" or job.predictor.stateful:
+        return job, []
+    if job.images is not None and job.images < WORTH_FREEZING:
+        return job, []
+    pixels = _pixels(job)
+    job = _frozen(job, pixels)
+    search = _Search(job, pixels)
+    return search.best(), search.trials
+
+
+def _frozen(job: Job, pixels: tf.Tensor) -> Job:
+    """The job with its model frozen if that changes nothing."""
+    ready = predictor.freeze(job.predictor)
+    if ready.frozen and frozen.agree(job.predictor.function(pixels), ready.function(pixels)):
+        return dataclasses.replace(job, predictor=ready)
+    return job
+
+
+def _pixels(job: Job) -> tf.Tensor:
+    """A batch of what the model is given: of the first images, or of noise where none can be had beforehand."""
+    wanted, given = job.batch_size, job.predictor.input
+    found = [element["pixels"] for element in _first(job, wanted)]
+    if not found:
+        assert given.size is not None
+        noise = tf.random.stateless_uniform((wanted, *given.size, given.channels), (0, 0), maxval=255)
+        found = tf.unstack(tf.cast(noise, given.dtype))
+    return job.prepare(_repeated(tf.stack(found), wanted))
+
+
+def _first(job: Job, wanted: int) -> Iterator[Any]:
+    """The first items that can be decoded; none of a stream, which cannot give them twice."""
+    if not isinstance(job.source, Listed) or job.plan is None:
+        return
+    stages = Stages(job, only_usual=True)
+    for slot in range(min(len(job.plan.order), _LOOKED_AT)):
+        if not wanted:
+            return
+        try:
+            yield stages.read_and_decode({"slot": tf.constant(slot, tf.int64)})
+        except (tf.errors.OpError, ValueError):  # it will be told of when its turn comes
+            continue
+        wanted -= 1
+
+
+def _repeated(pixels: tf.Tensor, rows: int) -> tf.Tensor:
+    return tf.gather(pixels, tf.range(rows) % len(pixels))
+
+
+class _Search:
+    """Looks for the fastest batch size and parallelism: doubles or halves one while that helps, then halves the other."""
+
+    def __init__(self, job: Job, pixels: tf.Tensor) -> None:
+        self._job, self._pixels = job, pixels
+        self.trials: list[Trial] = []
+        self._deadline = time.monotonic() + _SHARE * self._expected()
+
+    def _expected(self) -> float:
+        """Seconds that the export will take, about; 0 where nobody knows, or it is soon done."""
+        if self._job.images is None:
+            return 0.0
+        started = time.monotonic()
+        self._job.predictor.function(self._pixels)
+        seconds = (time.monotonic() - started) / len(self._pixels) * self._job.images / self._job.parallel
+        return seconds if seconds > WORTH_TUNING else 0.0
+
+    def best(self) -> Job:
+        """The job with the best choice found; as it is where there is nothing to choose, or no time."""
+        job, options = self._job, self._job.options
+        if time.monotonic() >= self._deadline:
+            return job
+        best = self._measured(job.batch_size, job.parallel)
+        if options.batch_size == "auto" and job.predictor.input.batch is None:
+            doubled = self._climbed(best, 2)
+            best = doubled if doubled != best else self._climbed(best, 0.5)
+        if options.parallel == "auto" and job.parallel > 1:  # two threads of one core may be slower than one
+            best = self._faster(best, self._measured(best.batch_size, job.parallel // 2))
+        return dataclasses.replace(job, batch_size=best.batch_size, parallel=best.parallel)
+
+    def _climbed(self, best: Trial, factor: float) -> Trial:
+        largest = min(LARGEST_BATCH, self._job.options.shard_records)
+        while 1 <= (size := int(best.batch_size * factor)) <= largest and time.monotonic() < self._deadline:
+            tried = self._faster(best, self._measured(size, best.parallel))
+            if tried == best:
+                break
+            best = tried
+        return best
+
+    @staticmethod
+    def _faster(best: Trial, tried: Trial) -> Trial:
+        return tried if tried.images_per_second > _BETTER * best.images_per_second else best
+
+    def _measured(self, batch_size: int, parallel: int) -> Trial:
+        """Run the model on a batch again and again, as the export will."""
+        function, pixels = self._job.predictor.function, _repeated(self._pixels, batch_size)
+        batches = tf.data.Dataset.range(2**62).map(lambda _: function(pixels), parallel).with_options(threading())
+        done, arrivals = 0, iter(batches)
+        for _ in range(2 * parallel):  # the first ones of a size take much longer
+            next(arrivals)
+        started = time.monotonic()
+        while (seconds := time.monotonic() - started) < _TRIAL or done < 2 * parallel:
+            next(arrivals)
+            done += 1
+        self.trials.append(Trial(batch_size, parallel, round(done * batch_size / seconds, 1)))
+        return self.trials[-1]
