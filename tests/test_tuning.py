@@ -75,7 +75,8 @@ def worth_it(monkeypatch):
     monkeypatch.setattr(tuning, "_TRIAL", 0.02)
 
 
-def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path, worth_it):
+@pytest.mark.usefixtures("worth_it")
+def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path):
     export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True)
     trials = run_of(tmp_path / "out")["trials"]
     assert len(trials) >= 2
@@ -86,7 +87,8 @@ def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path, wo
     assert taken["images_per_second"] * tuning._BETTER**2 >= best
 
 
-def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path, worth_it):
+@pytest.mark.usefixtures("worth_it")
+def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path):
     pinned = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "a"), batch_size=7, parallel=3, quiet=True)
     assert (pinned.manifest["batch_size"], pinned.manifest["parallel"]) == (7, 3)
     assert {(t["batch_size"], t["parallel"]) for t in run_of(tmp_path / "a")["trials"]} <= {(7, 3)}
@@ -94,7 +96,8 @@ def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path, worth_it):
     assert one.manifest["batch_size"] == 7
 
 
-def test_whoever_goes_on_keeps_the_choice(digits, digits_files, tmp_path, worth_it):
+@pytest.mark.usefixtures("worth_it")
+def test_whoever_goes_on_keeps_the_choice(digits, digits_files, tmp_path):
     """The child chooses by its rule: here other batches would be taken, which its plan forbids."""
     options = {"shard_records": 200}
     killed_out, whole = tmp_path / "killed", tmp_path / "whole"
@@ -112,7 +115,8 @@ def test_whoever_goes_on_keeps_the_choice(digits, digits_files, tmp_path, worth_
     assert killed.contents(killed_out) == killed.contents(whole)
 
 
-def test_a_stream_of_unknown_length_is_frozen_and_not_tuned(digits, digits_model, tmp_path, worth_it):
+@pytest.mark.usefixtures("worth_it")
+def test_a_stream_of_unknown_length_is_frozen_and_not_tuned(digits, digits_model, tmp_path):
     items = ((f"{number:04d}", image) for number, image in enumerate(digits[1][:40]))
     export = tfzip.export(items, digits_model, str(tmp_path / "out"), quiet=True)
     assert model_of(export)["frozen"]

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfzip import graph
 
 CLOSE = 1e-5
-"""How far an output may be from that of the model as it is: absolutely, or of the output's size where that is over 1."""
+"""How far an output may be from that of the model as it is, and how far of its size, both added up."""
 
 
 def freeze(function: Any) -> Any | None:

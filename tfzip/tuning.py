@@ -90,7 +90,7 @@ def _repeated(pixels: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 class _Search:
-    """Looks for the fastest batch size and parallelism: doubles or halves one while that helps, then halves the other."""
+    """Looks for the fastest choice: doubles or halves the batch while that helps, then halves the parallelism."""
 
     def __init__(self, job: Job, pixels: tf.Tensor) -> None:
         self._job, self._pixels = job, pixels
