@@ -105,6 +105,48 @@ def test_pythons_gzip_reads_deflated_data_and_finds_no_time_and_no_name_in_it(da
     assert gzip.decompress(member * 3) == data * 3
 
 
+STORED = [
+    (b"", "1f8b08000000000000ff01 0000 ffff00000000 00000000"),
+    (b"hello", "1f8b08000000000000ff01 0500 faff 68656c6c6f86a61036 05000000"),
+]
+"""Data, and the gzip member that holds them as they are: header, blocks, CRC-32 and length (RFC 1951 and 1952)."""
+
+
+@pytest.mark.parametrize(("data", "member"), STORED)
+def test_stored_data_are_these_bytes(data, member):
+    assert framing.store(data) == bytes.fromhex(member)
+    assert framing.inflate(bytes.fromhex(member)) == data
+
+
+@pytest.mark.parametrize("size", [1, 0xFFFF, 0x10000, 2 * 0xFFFF, 200_000])
+def test_stored_data_of_any_length_are_read_by_python_and_by_us(size):
+    data = random.Random(size).randbytes(size)
+    member = framing.store(data)
+    assert gzip.decompress(member * 2) == data * 2
+    assert framing.inflate(member) == data
+    assert len(member) == size + 18 + 5 * -(-size // 0xFFFF)
+
+
+TEXT, NOISE = b"pixels " * 20_000, random.Random(6).randbytes(140_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_stored"),
+    [
+        (NOISE, True),
+        (TEXT, False),
+        (TEXT[:20_000], False),
+        (NOISE[:70_000] + TEXT, False),
+        (TEXT[:9_000] + NOISE, True),
+    ],
+    ids=["noise", "text", "a little text", "noise, then text", "a little text, then noise"],
+)
+def test_only_what_is_large_and_hardly_shrinks_is_stored(data, is_stored):
+    member = framing.deflate(data)
+    assert (member == framing.store(data)) is is_stored
+    assert gzip.decompress(member) == data
+
+
 @pytest.mark.parametrize("level", [0, 1, 9])
 def test_members_of_pythons_gzip_inflate_and_are_found_in_a_file(level):
     datas = [b"small", random.Random(2).randbytes(70_000), framing.frame(bytes(3_000_000))]

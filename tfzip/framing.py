@@ -30,6 +30,12 @@ FRAME_OVERHEAD = _HEADER.size + _CRC.size
 
 DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
 
+_STORED_MEMBER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # of no known system (RFC 1952, 2.3)
+_STORED = struct.Struct("<BHH")  # the block's header: whether it is the last, its length, and its complement
+_STORED_MOST = 0xFFFF
+_MEMBER_END = struct.Struct("<II")
+_SAMPLE = 1 << 10
+
 _GZIP = 31  # zlib's wbits for a gzip member with its header
 _CHUNK = 1 << 20
 _MEMBERS_CHUNK = 1 << 16  # what follows a member in it is copied once for each member
@@ -84,9 +90,33 @@ def unframe_all(buffer: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def deflate(frames: bytes) -> bytes:
-    """Frames as one gzip member, mtime 0 (ISA-L level 1: fast, and level 6's size on encoded images)."""
+    """Frames as one gzip member, mtime 0 (ISA-L level 1: fast, and level 6's size on encoded images).
+
+    One large frame that would hardly shrink, as that of a JPEG, is stored in it as it is, which takes a tenth of the
+    time.
+    """
+    if len(frames) > MEMBER_BYTES and not _would_shrink(frames):
+        return store(frames)
     member: bytes = igzip_lib.compress(frames, 1, igzip_lib.COMP_GZIP)
     return member
+
+
+def _would_shrink(frames: bytes) -> bool:
+    """Whether three pieces of the bytes, together, become shorter by a twentieth."""
+    starts = (len(frames) * part // 4 for part in (1, 2, 3))
+    sample = b"".join(frames[start : start + _SAMPLE] for start in starts)
+    return len(igzip_lib.compress(sample, 1, igzip_lib.COMP_DEFLATE)) < 0.95 * len(sample)
+
+
+def store(frames: bytes) -> bytes:
+    """Frames as one gzip member, mtime 0, whose blocks hold the bytes as they are (RFC 1951, 3.2.4)."""
+    view, parts = memoryview(frames), [_STORED_MEMBER]
+    for start in range(0, max(len(frames), 1), _STORED_MOST):
+        block = view[start : start + _STORED_MOST]
+        is_last = start + _STORED_MOST >= len(frames)
+        parts += [_STORED.pack(is_last, len(block), len(block) ^ _STORED_MOST), block]
+    parts.append(_MEMBER_END.pack(isal_zlib.crc32(frames), len(frames) & 0xFFFFFFFF))
+    return b"".join(parts)
 
 
 class _Member:
