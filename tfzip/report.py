@@ -110,11 +110,9 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
     thresholds = sorted({*figures.THRESHOLDS, min_confidence})
     start = thresholds.index(min_confidence)
     evaluation = None if lacks(export) else evaluate(export)
-    numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds)
+    numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds, evaluation)
     return {
         "title": naming.printable(export.path),
-        "name": export.manifest["name"],
-        "split": export.manifest["split"],
         "counts": export.manifest["counts"],
         "task": export.manifest["task"],
         "about": [(key, naming.brief(value)) for key, value in describe.facts(export)],
@@ -154,7 +152,11 @@ def _is_sure(export: Export) -> bool:
 
 
 def _numbers(
-    export: Export, confidence: npt.NDArray[np.float32], classes: _Classes, thresholds: Sequence[float]
+    export: Export,
+    confidence: npt.NDArray[np.float32],
+    classes: _Classes,
+    thresholds: Sequence[float],
+    evaluation: Evaluation | None,
 ) -> dict[str, Any]:
     """What the page's script draws: every list is of thresholds or bins; those of single classes come by class."""
     rows, numbers, names = classes.members
@@ -172,7 +174,7 @@ def _numbers(
         "class_histogram": figures.histograms(*of_class, count)[:-1].tolist(),
         "nonfinite": int((~np.isfinite(confidence)).sum()),
     }
-    return made | _judged(export, thresholds)
+    return made | ({"known": None} if evaluation is None else _judged(export, thresholds))
 
 
 def _classed(confidence: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -183,12 +185,10 @@ def _classed(confidence: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> npt
 
 
 def _judged(export: Export, thresholds: Sequence[float]) -> dict[str, Any]:
-    """How many records of known truth pass, and how many of these are right; nothing where no truth is known.
+    """How many records of known truth pass, and how many of these are right.
 
     A prediction that is none of the known classes is at no threshold, as `evaluate` has it.
     """
-    if lacks(export):
-        return {"known": None}
     columns = export.metadata
     known = np.flatnonzero(columns["truth"] >= 0)
     label, confidence = columns["label"][known], _classed(columns["confidence"], columns["label"] >= 0)[known]
