@@ -326,6 +326,14 @@ def test_min_confidence_is_where_the_threshold_stands_first(out, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("most", "shown"), [(8 * 8, True), (8 * 8 - 1, False)])
+def test_an_image_may_claim_as_many_pixels_as_the_export_was_opened_for(out, tmp_path, most, shown):
+    with tfzip.open(out, max_pixels=most) as export:
+        page = Page(tfzip.report(export, tmp_path / "page.html"))
+    assert bool(page.all("img")) == shown
+    assert ("more than 63 pixels" in page.html) == (not shown)
+
+
 def test_export_writes_it_last_and_replaces_it(digits, digits_model, tmp_path):
     asked = {"limit": 5, "quiet": True}
     tfzip.export(digits[0], digits_model, tmp_path / "out", report=True, **asked)
