@@ -307,6 +307,13 @@ def test_it_lies_beside_the_index_or_where_it_is_asked_for(layout, digits, digit
     assert len(export) == 9
 
 
+def test_it_goes_to_standard_output_if_asked(other, tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", str(other / "raw"), "--to", "-"]) == 0
+    assert capsysbinary.readouterr().out == Path(tfzip.report(other / "raw", "page.html")).read_bytes()
+    assert os.listdir() == ["page.html"]
+
+
 def test_the_same_call_gives_the_same_page_and_another_seed_other_pictures(out, tmp_path):
     pages = [
         Path(tfzip.report(out, tmp_path / f"{n}.html", seed=seed)).read_bytes() for n, seed in enumerate([0, 0, 1])

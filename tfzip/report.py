@@ -59,22 +59,27 @@ def report(
         CorruptError: the index, or a record that is shown, is damaged.
         OutputError: the export's folder cannot be written.
     """
-    check_installed()
-    if not 0 <= min_confidence <= 1:
-        raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: use a number from 0 on")
     if not isinstance(export, Export):
         with open_export(export) as opened:
             return report(opened, to, min_confidence=min_confidence, seed=seed)
     path = storage.join(export.home, REPORT) if to is None else os.fspath(to)
-    html = page.render(_facts(export, min_confidence, seed))
+    html = as_html(export, min_confidence=min_confidence, seed=seed)
     try:
         storage.write_whole(path, html.encode())
     except OSError as error:
         told = f"{path}: the report cannot be written ({error.strerror or error})"
         raise (OutputError(told) if to is None else UsageError(f"--to {told}")) from None
     return path
+
+
+def as_html(export: Export, *, min_confidence: float = MIN_CONFIDENCE, seed: int = 0) -> str:
+    """The page that `report` writes; raises what that does."""
+    check_installed()
+    if not 0 <= min_confidence <= 1:
+        raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: use a number from 0 on")
+    return page.render(_facts(export, min_confidence, seed))
 
 
 def check_installed() -> None:
