@@ -399,6 +399,33 @@ def test_an_export_whose_report_cannot_be_written_is_finished_and_says_how_to_ge
     assert Page(tmp_path / "out" / "tfzip-train" / "report.html").data["numbers"]["records"] == 4
 
 
+_STOPPED = """
+import os, signal, sys, time
+from tfzip import cli
+def stop(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("report.html"):  # the page's template
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where tests run
+sys.addaudithook(stop)
+cli.run()
+"""
+
+
+@pytest.mark.slow
+def test_an_export_that_is_stopped_while_its_page_is_made_is_finished_and_says_so(digits, digits_files, tmp_path):
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", _STOPPED, *command, "--limit", "3", "--report"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 130
+    assert said.startswith("tfzip export: interrupted; the export is finished, its report is not: ")
+    assert not (tmp_path / "out" / "report.html").exists()
+    (again,) = re.findall("`tfzip (.*)`", said)
+    assert cli.main(again.split()) == 0
+    assert Page(tmp_path / "out" / "report.html").data["numbers"]["records"] == 3
+
+
 @pytest.mark.parametrize(("name", "library"), [("jinja2", "Jinja2"), ("PIL", "Pillow")])
 def test_what_is_not_installed_is_told_before_any_work(name, library, digits, tmp_path):
     code = f"import sys; sys.modules[{name!r}] = None; from tfzip import cli; sys.exit(cli.main(sys.argv[1:]))"

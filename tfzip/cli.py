@@ -25,7 +25,7 @@ from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
-_GO_ON = "; the same command goes on after what is finished"
+_GO_ON = "the same command goes on after what is finished"
 
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
 
@@ -33,7 +33,7 @@ _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", 
 def run() -> NoReturn:
     """The command line: run a command, and end the process; 130 or 143 if it is stopped by a signal."""
     parsed = _parsed(None)
-    interrupt.end_process(f"tfzip {parsed.command}: interrupted{_GO_ON if parsed.command == 'export' else ''}")
+    interrupt.end_process(f"tfzip {parsed.command}: interrupted", _GO_ON if parsed.command == "export" else "")
     code = _run(parsed)
     if code:
         gc.collect()  # threads end with what an error holds, while there still is a Python
