@@ -9,10 +9,11 @@ import pytest
 from tfzip import interrupt
 
 
-def ran(code):
-    """Run code in a process of its own, in which a signal ends it."""
+def ran(code, left=""):
+    """Run code in a process of its own, in which a signal ends it, and leaves something."""
     begun = "import os, signal, time, multiprocessing\nfrom tfzip import interrupt\n"
-    begun += "signal.signal(signal.SIGINT, signal.default_int_handler)\ninterrupt.end_process('stopped')\n"
+    begun += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    begun += f"interrupt.end_process('stopped', {left!r})\n"
     done = subprocess.run([sys.executable, "-c", begun + code], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
@@ -44,6 +45,12 @@ with interrupt.at_last(last):
     time.sleep(60)
 """
     assert ran(ended) == (130, "last\n", "stopped\n")
+
+
+def test_what_is_left_is_told_and_of_what_is_at_work_that():
+    stop = "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    assert ran(f"with interrupt.leaving('a half'):\n    pass\n{stop}", "all") == (130, "", "stopped; all\n")
+    assert ran(f"with interrupt.leaving('a half'):\n    {stop}", "all") == (130, "", "stopped; a half\n")
 
 
 def test_a_signal_to_a_forked_child_is_the_childs():

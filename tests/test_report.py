@@ -307,6 +307,13 @@ def test_it_lies_beside_the_index_or_where_it_is_asked_for(layout, digits, digit
     assert len(export) == 9
 
 
+def test_it_goes_to_standard_output_if_asked(other, tmp_path, monkeypatch, capsysbinary):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", str(other / "raw"), "--to", "-"]) == 0
+    assert capsysbinary.readouterr().out == Path(tfzip.report(other / "raw", "page.html")).read_bytes()
+    assert os.listdir() == ["page.html"]
+
+
 def test_the_same_call_gives_the_same_page_and_another_seed_other_pictures(out, tmp_path):
     pages = [
         Path(tfzip.report(out, tmp_path / f"{n}.html", seed=seed)).read_bytes() for n, seed in enumerate([0, 0, 1])
@@ -324,6 +331,14 @@ def test_min_confidence_is_where_the_threshold_stands_first(out, tmp_path):
     assert int(passing.replace(",", "")) == np.count_nonzero(
         tfzip.open(out).metadata["confidence"] >= np.float32(0.123)
     )
+
+
+@pytest.mark.parametrize(("most", "shown"), [(8 * 8, True), (8 * 8 - 1, False)])
+def test_an_image_may_claim_as_many_pixels_as_the_export_was_opened_for(out, tmp_path, most, shown):
+    with tfzip.open(out, max_pixels=most) as export:
+        page = Page(tfzip.report(export, tmp_path / "page.html"))
+    assert bool(page.all("img")) == shown
+    assert ("more than 63 pixels" in page.html) == (not shown)
 
 
 def test_export_writes_it_last_and_replaces_it(digits, digits_model, tmp_path):
@@ -382,6 +397,33 @@ def test_an_export_whose_report_cannot_be_written_is_finished_and_says_how_to_ge
     (again,) = re.findall("`tfzip (.*)`", error)
     assert cli.main(again.split()) == 0
     assert Page(tmp_path / "out" / "tfzip-train" / "report.html").data["numbers"]["records"] == 4
+
+
+_STOPPED = """
+import os, signal, sys, time
+from tfzip import cli
+def stop(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("report.html"):  # the page's template
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where tests run
+sys.addaudithook(stop)
+cli.run()
+"""
+
+
+@pytest.mark.slow
+def test_an_export_that_is_stopped_while_its_page_is_made_is_finished_and_says_so(digits, digits_files, tmp_path):
+    command = ["export", str(digits[0]), "--model", digits_files["keras"], "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", _STOPPED, *command, "--limit", "3", "--report"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 130
+    assert said.startswith("tfzip export: interrupted; the export is finished, its report is not: ")
+    assert not (tmp_path / "out" / "report.html").exists()
+    (again,) = re.findall("`tfzip (.*)`", said)
+    assert cli.main(again.split()) == 0
+    assert Page(tmp_path / "out" / "report.html").data["numbers"]["records"] == 3
 
 
 @pytest.mark.parametrize(("name", "library"), [("jinja2", "Jinja2"), ("PIL", "Pillow")])

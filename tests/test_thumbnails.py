@@ -25,7 +25,7 @@ from test_formats import FILES, exif_block
 
 from tfzip.errors import UsageError
 from tfzip.record import Prediction, Record
-from tfzip.thumbnails import Thumbnail, check_installed, thumbnail, thumbnails
+from tfzip.thumbnails import Thumbnail, check_installed, thumbnails
 
 PHOTOGRAPH = Image.fromarray(load_sample_images().images[0])  # 640 by 427
 
@@ -35,7 +35,8 @@ def record(encoded: bytes | None) -> Record:
 
 
 def made(encoded: bytes | None, **how) -> Thumbnail:
-    return thumbnail(record(encoded), **how)
+    (only,) = thumbnails([record(encoded)], **how)
+    return only
 
 
 def saved(picture: Image.Image, kind: str, **how) -> bytes:
@@ -324,10 +325,10 @@ import sys
 from pathlib import Path
 from peaks import peak
 from tfzip.record import Prediction, Record
-from tfzip.thumbnails import thumbnail
+from tfzip.thumbnails import thumbnails
 for path in [Path(sys.argv[1], "npy"), *Path(sys.argv[1]).iterdir()]:
     record = Record("a", path.read_bytes(), "", 0, 0, "0", Prediction(), None, {}, {})
-    print(path.name, peak(thumbnail, record)[1], sep="\\t")
+    print(path.name, peak(list, thumbnails([record]))[1], sep="\\t")
 """
     (_, usual), *others = peaks.run(code, tmp_path)
     assert len(others) == len(claims) > 10
@@ -339,10 +340,10 @@ def test_neither_tensorflow_nor_jinja_is_imported():
     code = f"""
 import sys
 from tfzip.record import Prediction, Record
-from tfzip.thumbnails import check_installed, thumbnail, thumbnails
+from tfzip.thumbnails import check_installed, thumbnails
 check_installed()
 record = Record("a", {TINY!r}, "", 0, 0, "0", Prediction(), None, {{}}, {{}})
-assert thumbnail(record).uri and [*thumbnails([record])] == [thumbnail(record)]
+assert [bool(each.uri) for each in thumbnails([record])] == [True]
 assert not {{"tensorflow", "jinja2"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from tfzip.errors import UsageError
 
+BINS = 15
+"""Of confidences, of equal width, as Guo et al. have it."""
+
 LOWEST, HIGHEST = 0.05, 20.0
 """Between which a temperature is looked for."""
 
@@ -24,12 +27,21 @@ _BLOCK = 1 << 20  # scores that are looked at together
 Array = npt.NDArray[Any]
 
 
-def expected_calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
+def binned(confidence: Array, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """The bin that each confidence is in, of so many of equal width: [N], from 0 on.
+
+    Bin m of M holds confidences in (m / M, (m + 1) / M], the first also 0; edges are rounded to the confidences' own
+    precision.
+    """
+    edges = (np.arange(1, bins) / bins).astype(confidence.dtype)
+    return np.searchsorted(edges, confidence)
+
+
+def expected_calibration_error(confidence: Array, right: Array, bins: int = BINS) -> float:
     """How far confidences are from the share that is right, on average: 0 is calibrated, 1 is as wrong as can be.
 
-    M. P. Naeini et al., AAAI 2015; Guo et al., section 2: the mean distance of the two in bins of equal width, weighted
-    by how many lie in each. Bin m of M holds confidences in ((m - 1) / M, m / M], the first also 0; edges are rounded
-    to the confidences' own precision.
+    M. P. Naeini et al., AAAI 2015; Guo et al., section 2: the mean distance of the two in each bin (see `binned`),
+    weighted by how many lie in it.
 
     Args:
         confidence: [N], finite, in 0..1.
@@ -40,8 +52,7 @@ def expected_calibration_error(confidence: Array, right: Array, bins: int = 15) 
     """
     if not len(confidence):
         return math.nan
-    edges = (np.arange(1, bins) / bins).astype(confidence.dtype)
-    excess = np.bincount(np.searchsorted(edges, confidence), confidence - right.astype(np.float64), bins)
+    excess = np.bincount(binned(confidence, bins), confidence - right.astype(np.float64))
     return float(np.abs(excess).sum() / len(confidence))
 
 

@@ -32,7 +32,7 @@ def cards(export: Export, rows: Rows, members: Members) -> Iterator[dict[str, An
             yield record
 
     of_row = _classes_of(members, rows)
-    for small in thumbnails.thumbnails(noted(), oriented=oriented):
+    for small in thumbnails.thumbnails(noted(), oriented=oriented, max_pixels=export.max_pixels):
         row, record = kept.pop(0)
         yield {
             "name": naming.brief(naming.shown(record.filename)),

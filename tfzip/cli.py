@@ -19,13 +19,13 @@ from tfzip import colour, demo, describe, interrupt, naming, options, process, r
 from tfzip.errors import TfzipError
 from tfzip.extract import extract
 from tfzip.options import Options, flag
-from tfzip.report import MIN_CONFIDENCE
+from tfzip.report import MIN_CONFIDENCE, as_html
 from tfzip.select import SHAPE, VALIDATION, check_validation_split, settled
 from tfzip.select import write as write_selection
 from tfzip.selection import FITTED, OTHERS, Rules, select_rows
 from tfzip.verify import SAMPLE
 
-_GO_ON = "; the same command goes on after what is finished"
+_GO_ON = "the same command goes on after what is finished"
 
 _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", "max_pixels")
 
@@ -33,7 +33,7 @@ _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", 
 def run() -> NoReturn:
     """The command line: run a command, and end the process; 130 or 143 if it is stopped by a signal."""
     parsed = _parsed(None)
-    interrupt.end_process(f"tfzip {parsed.command}: interrupted{_GO_ON if parsed.command == 'export' else ''}")
+    interrupt.end_process(f"tfzip {parsed.command}: interrupted", _GO_ON if parsed.command == "export" else "")
     code = _run(parsed)
     if code:
         gc.collect()  # threads end with what an error holds, while there still is a Python
@@ -164,9 +164,12 @@ def _confidences(given: Sequence[str]) -> float | dict[str | int, float]:
 
 
 def _report(parsed: argparse.Namespace) -> None:
+    shown = {"min_confidence": parsed.min_confidence, "seed": parsed.seed}
     with tfzip.open(parsed.out, parsed.split) as export:
-        path = tfzip.report(export, parsed.to, min_confidence=parsed.min_confidence, seed=parsed.seed)
-    print(naming.printable(path))
+        if parsed.to == "-":
+            sys.stdout.buffer.write(as_html(export, **shown).encode())
+        else:
+            print(naming.printable(tfzip.report(export, parsed.to, **shown)))
 
 
 def _diff(parsed: argparse.Namespace) -> None:
@@ -346,7 +349,9 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         f"{parser.description} It is one file that holds all it shows, for any browser, with no network: counts, "
         "confidences, what passes a threshold, what is wrong where truth is known, and pictures of each class."
     )
-    parser.add_argument("--to", metavar="FILE", help="the file to write (default: report.html in OUT)")
+    parser.add_argument(
+        "--to", metavar="FILE", help="the file to write; - for standard output (default: report.html in OUT)"
+    )
     parser.add_argument(
         "--min-confidence", type=float, metavar="P", default=MIN_CONFIDENCE,
         help=f"the threshold at first, around which pictures are shown (default: {MIN_CONFIDENCE})",

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tqdm import tqdm
+
 from tfzip.options import flag
 from tfzip.read import Export
 from tfzip.record import SCORES
@@ -43,6 +45,14 @@ def facts(export: Export) -> list[tuple[str, str]]:
         ("selected", selection(export)),
     ]
     return [(key, value) for key, value in found if value not in (None, "None")]
+
+
+def size(count: int) -> str:
+    """So many bytes: `999 bytes`, `1.23 kB`, `45.6 MB`."""
+    if count < 1000:
+        return f"{count} bytes"
+    shown = tqdm.format_sizeof(count, "B", 1000)
+    return f"{shown[:-2]} {shown[-2:]}"
 
 
 def model(export: Export) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfzip import checkpoint, dataset_info, index, naming, pairing, run, schema, storage
+from tfzip import checkpoint, dataset_info, index, interrupt, naming, pairing, run, schema, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import (
@@ -133,11 +133,12 @@ def _do(
 
 
 def _add_report(made: reading.Export) -> None:
+    split = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
+    again = f"the export is finished, its report is not: `tfzip report {made.path}{split}` makes that"
     try:
-        report(made)
+        with interrupt.leaving(naming.printable(again)):
+            report(made)
     except TfzipError as error:
-        split = f" --split {made.split}" if made.manifest["layout"] == "tfx" else ""
-        again = f"the export is finished, its report is not: `tfzip report {made.path}{split}` makes that"
         raise type(error)(f"{error}; {again}") from None
 
 

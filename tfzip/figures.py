@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfzip import calibration
+
 THRESHOLDS = tuple(n / 100 for n in range(100)) + tuple(n / 1000 for n in range(991, 1001))
 """The confidences that a slider stops at: finer where models are sure."""
 
 BINS = 20
 """Of a histogram of confidences, of equal width; each holds its lower edge, the last its upper one too."""
 
-_CALIBRATION_BINS = 15
 _QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 
 Ints = npt.NDArray[np.int64]
@@ -55,11 +56,10 @@ class Bin(NamedTuple):
 
 
 def reliability(confidence: Column, right: npt.NDArray[np.bool_]) -> list[Bin]:
-    """The bins of a reliability diagram (Guo et al., ICML 2017) that are not empty; see `calibration`."""
-    edges = (np.arange(1, _CALIBRATION_BINS) / _CALIBRATION_BINS).astype(confidence.dtype)
-    bins = np.searchsorted(edges, confidence)
-    images = np.bincount(bins, minlength=_CALIBRATION_BINS)
-    sums = [np.bincount(bins, values.astype(np.float64), _CALIBRATION_BINS) for values in (confidence, right)]
+    """The bins of a reliability diagram (Guo et al., ICML 2017) that are not empty; see `calibration.binned`."""
+    bins = calibration.binned(confidence)
+    images = np.bincount(bins)
+    sums = [np.bincount(bins, values.astype(np.float64)) for values in (confidence, right)]
     filled = np.flatnonzero(images)
     return [Bin(int(images[b]), *(float(total[b] / images[b]) for total in sums)) for b in filled]
 

@@ -20,14 +20,18 @@ _MOMENT = 3.0
 """Seconds for what is to be done at last."""
 
 _at_last: list[Callable[[], None]] = []
+_left: list[str] = []
 
 
-def end_process(said: str) -> None:
+def end_process(said: str, left: str = "") -> None:
     """Let SIGINT or SIGTERM, unless ignored, end this process from now on: a line `said`, then 130 or 143, at once.
+
+    The line ends with what is `left`, if anything is; see `leaving`.
 
     For a process of our own: nothing is unwound, as after SIGKILL, since what is on the disk is fit to go on from at
     any moment. A thread does it: the main one handles no signal while TensorFlow computes.
     """
+    _left.append(left)
     heard, ours = socket.socketpair()
     ours.setblocking(False)
     threading.Thread(target=_watch, args=(heard, ours, said), daemon=True).start()
@@ -61,8 +65,8 @@ def _leave() -> None:
 def _watch(signals: socket.socket, _open: socket.socket, said: str) -> None:
     """Wait for a signal, which comes from the other end of a pair of sockets, and end the process."""
     number = _next(signals)
-    line = f"\n{said}\n" if os.isatty(2) else f"{said}\n"  # after a bar of progress
-    os.write(2, line.encode())
+    line = "; ".join(filter(None, [said, _left[-1]])) + "\n"
+    os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # after a bar of progress
     doing = threading.Thread(target=_do_last, daemon=True)
     doing.start()
     deadline = time.monotonic() + _MOMENT
@@ -91,6 +95,16 @@ def at_last(call: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _at_last.remove(call)
+
+
+@contextlib.contextmanager
+def leaving(left: str) -> Iterator[None]:
+    """If a signal ends the process meanwhile, this printable text is said to be left, and not what else would be."""
+    _left.append(left)
+    try:
+        yield
+    finally:
+        _left.remove(left)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,8 @@ def open(path: str | os.PathLike[str], split: str | None = None, *, max_pixels: 
     Args:
         path: the folder that `tfzip export` wrote, local or anywhere `tf.io.gfile` reaches.
         split: which split, where an export in the tfx layout holds several.
-        max_pixels: of an image that a loop decodes, as its header claims them; more is a DataError.
+        max_pixels: of an image that a loop decodes, as its header claims them; more is a DataError, and no picture on
+            a report.
 
     Raises:
         NotAnExportError: no index there: nothing was exported to it, or the export has not finished.
@@ -85,7 +86,8 @@ class Export:
 
     def __init__(self, path: str | os.PathLike[str], split: str | None = None, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path = os.fspath(path)
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
+        """What an image may claim that is decoded, or shown by a report."""
         self._index = Index(_find_index(path, split))
         self.manifest: Mapping[str, Any] = self._index.manifest
         """Counts, task, label names, model, pixels, shards: see `schemas/manifest.schema.json`."""
@@ -441,7 +443,7 @@ class Export:
 
         if self.image_key not in example:
             return example
-        encoded, bound = example[self.image_key], bounds.Bound(self._max_pixels)
+        encoded, bound = example[self.image_key], bounds.Bound(self.max_pixels)
         decoded = tf.cond(
             formats.is_lacking(encoded),
             lambda: tf.zeros((0, 0, 3), tf.uint8),
@@ -477,8 +479,8 @@ class Export:
         from tfzip import bounds, foreign, images
 
         try:
-            translated = foreign.translate(encoded, self._max_pixels)
-            return images.decode(translated, 3, bound=bounds.Bound(self._max_pixels)).numpy()
+            translated = foreign.translate(encoded, self.max_pixels)
+            return images.decode(translated, 3, bound=bounds.Bound(self.max_pixels)).numpy()
         except (tf.errors.OpError, ValueError) as error:
             raise DataError(f"{filename}: {reason(error)}") from None
 

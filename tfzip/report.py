@@ -59,22 +59,27 @@ def report(
         CorruptError: the index, or a record that is shown, is damaged.
         OutputError: the export's folder cannot be written.
     """
-    check_installed()
-    if not 0 <= min_confidence <= 1:
-        raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: use a number from 0 on")
     if not isinstance(export, Export):
         with open_export(export) as opened:
             return report(opened, to, min_confidence=min_confidence, seed=seed)
     path = storage.join(export.home, REPORT) if to is None else os.fspath(to)
-    html = page.render(_facts(export, min_confidence, seed))
+    html = as_html(export, min_confidence=min_confidence, seed=seed)
     try:
         storage.write_whole(path, html.encode())
     except OSError as error:
         told = f"{path}: the report cannot be written ({error.strerror or error})"
         raise (OutputError(told) if to is None else UsageError(f"--to {told}")) from None
     return path
+
+
+def as_html(export: Export, *, min_confidence: float = MIN_CONFIDENCE, seed: int = 0) -> str:
+    """The page that `report` writes; raises what that does."""
+    check_installed()
+    if not 0 <= min_confidence <= 1:
+        raise UsageError(f"--min-confidence {min_confidence}: use a number from 0 to 1")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: use a number from 0 on")
+    return page.render(_facts(export, min_confidence, seed))
 
 
 def check_installed() -> None:
@@ -110,11 +115,9 @@ def _facts(export: Export, min_confidence: float, seed: int) -> dict[str, Any]:
     thresholds = sorted({*figures.THRESHOLDS, min_confidence})
     start = thresholds.index(min_confidence)
     evaluation = None if lacks(export) else evaluate(export)
-    numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds)
+    numbers = None if confidence is None else _numbers(export, confidence, classes, thresholds, evaluation)
     return {
         "title": naming.printable(export.path),
-        "name": export.manifest["name"],
-        "split": export.manifest["split"],
         "counts": export.manifest["counts"],
         "task": export.manifest["task"],
         "about": [(key, naming.brief(value)) for key, value in describe.facts(export)],
@@ -154,7 +157,11 @@ def _is_sure(export: Export) -> bool:
 
 
 def _numbers(
-    export: Export, confidence: npt.NDArray[np.float32], classes: _Classes, thresholds: Sequence[float]
+    export: Export,
+    confidence: npt.NDArray[np.float32],
+    classes: _Classes,
+    thresholds: Sequence[float],
+    evaluation: Evaluation | None,
 ) -> dict[str, Any]:
     """What the page's script draws: every list is of thresholds or bins; those of single classes come by class."""
     rows, numbers, names = classes.members
@@ -172,7 +179,7 @@ def _numbers(
         "class_histogram": figures.histograms(*of_class, count)[:-1].tolist(),
         "nonfinite": int((~np.isfinite(confidence)).sum()),
     }
-    return made | _judged(export, thresholds)
+    return made | ({"known": None} if evaluation is None else _judged(export, thresholds))
 
 
 def _classed(confidence: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -183,12 +190,10 @@ def _classed(confidence: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> npt
 
 
 def _judged(export: Export, thresholds: Sequence[float]) -> dict[str, Any]:
-    """How many records of known truth pass, and how many of these are right; nothing where no truth is known.
+    """How many records of known truth pass, and how many of these are right.
 
     A prediction that is none of the known classes is at no threshold, as `evaluate` has it.
     """
-    if lacks(export):
-        return {"known": None}
     columns = export.metadata
     known = np.flatnonzero(columns["truth"] >= 0)
     label, confidence = columns["label"][known], _classed(columns["confidence"], columns["label"] >= 0)[known]

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tfzip import describe, naming, scorecard, storage
 from tfzip.classes import class_members, known_names
@@ -144,8 +143,7 @@ def counted(number: int, noun: str) -> str:
 
 def size_of(export: Export) -> str:
     """The bytes of all shards."""
-    size = sum(shard["bytes"] for shard in export.manifest["shards"])
-    return f"{size} bytes" if size < 1000 else tqdm.format_sizeof(size, "B", 1000)
+    return describe.size(sum(shard["bytes"] for shard in export.manifest["shards"]))
 
 
 def json_number(value: float) -> float | None:

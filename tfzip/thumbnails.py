@@ -66,26 +66,20 @@ def check_installed() -> None:
         raise UsageError("thumbnails are made by Pillow, which is missing: pip install 'tfzip[report]'") from None
 
 
-def thumbnail(record: Record, *, oriented: bool = False, max_pixels: int = MAX_PIXELS, side: int = 128) -> Thumbnail:
-    """A record's image as a WebP; of an animation the first frame.
-
-    Its pixels are those of the image if that is tiny (up to 64 by 64), otherwise nearly so. Alpha is kept, metadata
-    are not: a colour profile is not applied either, as no model sees it applied.
-
-    Args:
-        record: any; what is wrong with its image is told by `why`.
-        oriented: turn it as the camera noted in EXIF.
-        max_pixels: that an image may claim.
-        side: of the thumbnail, in pixels; a smaller image stays as it is.
-    """
-    with _pillow(max_pixels):
-        return _made(record, oriented, side)
-
-
 def thumbnails(
     records: Iterable[Record], *, oriented: bool = False, max_pixels: int = MAX_PIXELS, side: int = 128
 ) -> Iterator[Thumbnail]:
-    """Those of many records, in their order, made side by side; few records are taken ahead."""
+    """Records' images as WebPs, in their order, made side by side; few records are taken ahead.
+
+    Of an animation it is the first frame. Pixels are those of the image if that is tiny (up to 64 by 64), otherwise
+    nearly so. Alpha is kept, metadata are not: a colour profile is not applied either, as no model sees it applied.
+
+    Args:
+        records: any; what is wrong with the image of one is told by `why`.
+        oriented: turn them as the camera noted in EXIF.
+        max_pixels: that an image may claim.
+        side: of a thumbnail, in pixels; a smaller image stays as it is.
+    """
     make = functools.partial(_made, oriented=oriented, side=side)
     records = iter(records)
     with ThreadPoolExecutor(_WORKERS) as pool:

@@ -11,8 +11,7 @@ import importlib.resources
 from collections.abc import Mapping
 from typing import Any
 
-from tqdm import tqdm
-
+from tfzip import describe
 from tfzip.errors import UsageError
 
 INSTALL = "pip install 'tfzip[report]'"
@@ -34,7 +33,7 @@ def render(facts: Mapping[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # which is JSON to Python alone
-    environment.filters |= {"count": _count, "percent": _percent, "bytes": _bytes}
+    environment.filters |= {"count": _count, "percent": _percent, "bytes": describe.size}
     scripts = [_text("chartist.umd.js"), _text("report.js")]
     own = {"style": _text("report.css"), "scripts": scripts, "hashes": [_hash(script) for script in scripts]}
     return environment.from_string(_text("report.html")).render({**facts, **own})
@@ -55,7 +54,3 @@ def _count(number: int) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{share:.1%}"
-
-
-def _bytes(size: int) -> str:
-    return f"{size} bytes" if size < 1000 else f"{tqdm.format_sizeof(size, '', 1000)}B".replace("kB", " kB")
