@@ -20,6 +20,7 @@ ORDER = [
     ["naming", "storage"],
     ["lock", "mix", "pillow", "run", "table"],
     ["record", "policy", "calibration"],
+    ["lookup", "metadata"],
     ["framing", "schema", "formats", "entries", "manifest"],
     ["dataset_info"],
     ["below", "write", "index", "exif", "headers"],

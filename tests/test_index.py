@@ -2,20 +2,22 @@ import csv
 import hashlib
 import io
 import json
+import sys
 import tempfile
 import uuid
 import zipfile
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import indexed
 import numpy as np
+import peaks
 import pytest
 import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tfzip
-from tfzip import index as index_module
 from tfzip import naming, storage
 from tfzip.errors import CorruptError, FilenameNotFoundError, UsageError
 from tfzip.index import COLUMNS, METADATA_FIELDS, Index, hash_filename, save_part, write_index
@@ -118,6 +120,27 @@ def test_an_index_that_could_not_be_opened_is_not_written(tmp_path):
             write_index(str(tmp_path / "index.zip"), {"shards": shards}, labels, "", [], [])
         assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_index_whose_tables_could_not_be_read_is_not_written(tmp_path):
+    most = (1 << 22) - 1 - len("1,,0.5,0,,,0,0,100,0\r\n")  # bytes of a row, but for its other cells
+    whole = [row(b"1", prediction=b"|" * most), row(b"2", prediction=b'"' * (most // 2 - 1))]
+    too_long = row(b"1", prediction="ä".encode() * (most // 2 + 1))
+    (tmp_path / "one").mkdir()
+    with_longest = Index(write(tmp_path / "one", [whole]))
+    assert [len(read["prediction"]) for read in with_longest.table("metadata.csv")] == [most, most // 2 - 1]
+    with_longest.close()
+
+    failure = Failure("a", "decode", "x" * (1 << 22))
+    wide = row(b"a", prediction=b"x" * 90_000)  # of which it takes no more than many
+    for number, (parts, failures) in enumerate(
+        (([[row(b"a"), too_long]], ()), ([[]], [failure]), ([[wide] * 1500], ()))
+    ):
+        path = tmp_path / f"{number}.zip"
+        with pytest.raises(UsageError, match=r"(metadata|failures)\.csv.* would have [0-9]+ bytes, and ") as caught:
+            write(tmp_path, parts, failures=failures, path=str(path))
+        assert len(str(caught.value).splitlines()) == 1
+        assert not path.exists()
 
 
 @settings(deadline=None, max_examples=60)
@@ -373,7 +396,7 @@ def write_export(folder, filenames):
 def test_rows_that_share_a_hash_are_told_apart_by_the_filename(tmp_path, monkeypatch):
     names = [b"a.jpg", b"b.jpg", b"c.jpg", b"d.jpg", b"\xff.jpg"]
     # No two filenames with one SHA-256 prefix are at hand.
-    monkeypatch.setattr(index_module, "hash_filename", lambda name: 2**63 + 5 if name < b"d" or name == b"no" else 7)
+    indexed.give_hashes(monkeypatch, lambda name: 2**63 + 5 if name < b"d" or name == b"no" else 7)
     write_export(tmp_path, names)
 
     index = Index(str(tmp_path / "index.zip"))
@@ -390,7 +413,7 @@ def test_rows_that_share_a_hash_are_told_apart_by_the_filename(tmp_path, monkeyp
 
 @pytest.mark.parametrize("high", [0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
 def test_hashes_of_all_64_bits_are_found(tmp_path, monkeypatch, high):
-    monkeypatch.setattr(index_module, "hash_filename", lambda name: high if name == b"wanted" else 2**62)
+    indexed.give_hashes(monkeypatch, lambda name: high if name == b"wanted" else 2**62)
     index = Index(write(tmp_path, [[row(b"a"), row(b"wanted"), row(b"b")]]))
 
     assert index.row(b"wanted") == 1
@@ -435,6 +458,33 @@ def test_an_index_without_failures_or_labels_has_empty_lists(tmp_path):
     assert index.text("failures.csv").splitlines() == ["filename,stage,error"]
     assert index.text("labels.txt") == ""
     index.close()
+
+
+_PEAK = """
+import sys, numpy, peaks
+from tfzip import index
+
+folder, parts = sys.argv[1], int(sys.argv[2])
+rows = 10_000
+columns = {name: numpy.zeros(rows, dtype) for name, dtype in index.COLUMNS.items() if name != "shard"}
+columns["scores"] = numpy.zeros((rows, 10), numpy.float32)
+paths = []
+for shard in range(parts):
+    names = [b"%d/%d.jpg" % (shard, number) for number in range(rows)]
+    paths.append(f"{folder}/{shard}.npz")
+    index.save_part(paths[-1], columns, {"filename": names, "prediction": names, "truth_text": names})
+features = {"prediction/scores": {"dtype": "float", "shape": [10]}}
+manifest = {"shards": [{"records": rows}] * parts, "features": features}
+_, megabytes = peaks.peak(index.write_index, f"{folder}/index.zip", manifest, [], "", paths, [])
+print(megabytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
+def test_an_index_of_ten_times_as_many_rows_takes_no_more_memory(tmp_path):
+    (few,), (many,) = (peaks.run(_PEAK, tmp_path, parts)[0] for parts in (60, 600))
+    assert int(many) - int(few) < 20  # its arrays alone have 800
 
 
 def test_an_index_in_a_remote_file_system_is_the_same(tmp_path):

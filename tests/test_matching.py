@@ -1,6 +1,7 @@
 """Two exports joined by filename, against a join by hand; and indexes that are damaged."""
 
 import tempfile
+import zlib
 
 import forged
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from forged import column, put
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from indexed import write_indexed
+from indexed import give_hashes, write_indexed
 
 import tfzip
-from tfzip import index as index_module
+from tfzip import index
 from tfzip.matching import matched
 
 NAME = st.one_of(st.binary(min_size=1, max_size=3), st.text("ab/é", min_size=1, max_size=4).map(str.encode))
@@ -31,18 +32,17 @@ def pairs(one, other):
 
 
 @settings(deadline=None, max_examples=80)
-@given(NAMES, NAMES, st.sampled_from([1, 2, 5, 2**64]), st.randoms())
+@given(NAMES, NAMES, st.sampled_from([1, 2, 5, 2**32]), st.randoms())
 @example([b"a", b"b"], [], 1, None)
-@example([], [b"a"], 2**64, None)
+@example([], [b"a"], 2**32, None)
 @example([b"a", b"b"], [b"c", b"b"], 1, None)
 def test_the_same_images_are_found_in_the_order_of_the_one_whatever_hashes_they_share(names, more, hashes, random):
     others = [*names[::2], *(name for name in more if name not in names)]
     if random is not None:
         random.shuffle(others)
-    real = index_module.hash_filename
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # No two filenames with one SHA-256 prefix are at hand.
-        patch.setattr(index_module, "hash_filename", lambda name: real(name) % hashes)
+        give_hashes(patch, lambda name: zlib.crc32(name) % hashes)
         with write_indexed(f"{folder}/one", names) as one, write_indexed(f"{folder}/other", others) as other:
             assert pairs(one, other) == by_hand(names, others)
             assert pairs(other, one) == by_hand(others, names)
@@ -118,8 +118,9 @@ print(*rows, megabytes, sep="\\t")
 """
 
 
-def test_a_filename_as_long_as_the_index_may_have_takes_no_more_than_its_like(tmp_path):
+def test_a_filename_as_long_as_the_index_may_have_takes_no_more_than_its_like(tmp_path, monkeypatch):
     names = [b"x" * 30_000_000, b"short"]
+    monkeypatch.setattr(index, "_LARGEST_ROW", 1 << 30)  # another writer may not know what the reader of a table takes
     for part in ("one", "other"):
         write_indexed(tmp_path / part, names).close()
     ((*rows, megabytes),) = peaks.run(_PEAK, tmp_path / "one", tmp_path / "other")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import math
@@ -21,7 +20,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, islice, pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -29,9 +28,11 @@ import numpy.typing as npt
 
 from tfzip import entries, storage
 from tfzip.errors import CorruptError, UsageError
+from tfzip.lookup import Lookup, hash_filename, hash_filenames
 from tfzip.manifest import check_manifest, parse_manifest
-from tfzip.naming import shown, to_text
-from tfzip.record import INDEXED_SCORES, SCORES, UNKNOWN, Failure, Location
+from tfzip.metadata import METADATA_FIELDS, Array, Texts, csv_lines
+from tfzip.naming import shown
+from tfzip.record import INDEXED_SCORES, SCORES, Failure, Location
 
 INDEX = "index.zip"
 
@@ -49,37 +50,24 @@ COLUMNS: dict[str, type[np.generic]] = {
 }
 """One value a record. `scores`, [records, classes], is there too for up to `record.INDEXED_SCORES` classes."""
 
-METADATA_FIELDS = (
-    "filename",
-    "prediction",
-    "confidence",
-    "label",
-    "truth",
-    "nonfinite",
-    "shard",
-    "offset",
-    "size",
-    "start",
-)
-
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before an entry's name (APPNOTE.TXT 4.3.7)
 _ZIP64_FIELD = 20  # zipfile adds this much to the extra field of an entry that may pass 2 GiB
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _LARGE = 1 << 31
+_LEVEL = 1  # of deflate: a quarter of the time of the usual one, and a fifth more of what is a tenth of the zip
 
 _LARGEST_TEXT = 1 << 25  # bytes of a text that is read whole
-_LARGEST_ROW = 1 << 22  # characters of a row in a table, which may hold all names of very many classes
+_LARGEST_ROW = 1 << 22  # characters, or bytes, of a row in a table, which may hold all names of very many classes
 _USUAL_ROW = 1 << 16  # on average, in a long table
 _CHUNK = 1 << 20
+_FAILURES = 1 << 12  # written at once
 _LARGEST_NPY_HEADER = 1 << 10
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|[bu]1|<[iuf][248])', 'fortran_order': False, "
     rb"'shape': \((?P<rows>[0-9]{1,18}),( (?P<width>[0-9]{1,18}))?\), \} *\n",
     re.DOTALL,
 )
-
-Array = npt.NDArray[Any]
 
 _DAMAGE = (
     # What zipfile, zlib, csv and NumPy raise on bytes that are not what was written.
@@ -127,26 +115,32 @@ def save_arrays(path: str, arrays: Mapping[str, Array]) -> None:
 
 def joined_texts(name: str, texts: Sequence[bytes]) -> dict[str, Array]:
     """Byte strings as two arrays: all end to end, and where each ends."""
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    return {name: np.frombuffer(b"".join(texts), np.uint8), f"{name}_end": ends}
+    joined = Texts.of(texts)
+    return {name: joined.data, f"{name}_end": joined.ends}
 
 
 class Part:
-    """The rows of one shard, read an array at a time."""
+    """The rows of one shard, read a few arrays at a time."""
 
     def __init__(self, path: str, shard: int) -> None:
         self._path, self._shard = path, shard
 
+    def columns(self, names: Iterable[str]) -> dict[str, Array]:
+        """Several columns."""
+        with storage.open(self._path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: self._shards(arrays) if name == "shard" else arrays[name] for name in names}
+
+    def _shards(self, arrays: Mapping[str, Array]) -> Array:
+        return np.full(len(arrays["offset"]), self._shard, np.int32)
+
     def column(self, name: str) -> Array:
         """One column."""
-        with storage.open(self._path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if name == "shard":
-                return np.full(len(arrays["offset"]), self._shard, np.int32)
-            return arrays[name]
+        return self.columns([name])[name]
 
-    def texts(self, name: str) -> list[bytes]:
-        """One column of texts."""
-        return split_texts(self.column(name), self.column(f"{name}_end"))
+    def texts(self, *names: str) -> list[Texts]:
+        """Several columns of texts."""
+        arrays = self.columns(array for name in names for array in (name, f"{name}_end"))
+        return [Texts(arrays[name], arrays[f"{name}_end"]) for name in names]
 
     def check(self) -> None:
         """Raise BadZipFile if a byte of it is not what was written."""
@@ -160,13 +154,6 @@ class Part:
         return json.loads(self.column("notes").tobytes())
 
 
-def split_texts(blob: Array, ends: Array) -> list[bytes]:
-    """The byte strings that lie end to end in `blob`, the i-th ending before `ends[i]`."""
-    data = blob.tobytes()
-    stops = ends.tolist()
-    return [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
-
-
 # Writing.
 
 
@@ -178,9 +165,9 @@ def write_index(
     parts: Sequence[str],
     failures: Iterable[Failure],
 ) -> None:
-    """Write index.zip from the parts of all shards, in shard order; memory holds one part and the lookup.
+    """Write index.zip from the parts of all shards, in shard order; memory holds one part, and no more of the rows.
 
-    Raises UsageError, and writes nothing, if it could not be read again.
+    Raises UsageError, and leaves nothing, if it could not be read again.
     """
     if not storage.is_local(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -188,26 +175,46 @@ def write_index(
             write_index(local, manifest, labels, schema, parts, failures)
             storage.copy_from_local(local, path)
         return
-    rows = [shard["records"] for shard in manifest["shards"]]
-    tables = [Part(part, shard) for shard, part in enumerate(parts)]
     texts = {
         "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
         "labels.txt": labels_text(labels),
         "schema.pbtxt": schema,
     }
     _check_texts(texts)
+    tables = [Part(part, shard) for shard, part in enumerate(parts)]
+    try:
+        _write_zip(
+            path,
+            texts,
+            tables,
+            failures,
+            sum(shard["records"] for shard in manifest["shards"]),
+            _scores_width(manifest),
+        )
+    except UsageError:
+        os.remove(path)
+        raise
+
+
+def _write_zip(
+    path: str, texts: Mapping[str, str], tables: Sequence[Part], failures: Iterable[Failure], rows: int, width: int
+) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in texts.items():
-            _write_text(archive, name, [text])
-        _write_text(archive, "metadata.csv", _metadata_lines(tables))
-        _write_text(archive, "failures.csv", _failure_lines(failures))
+            with _deflated(archive, name) as file:
+                file.write(text.encode())
+        _write_table(archive, "metadata.csv", METADATA_FIELDS, _metadata_lines(tables))
+        _write_table(archive, "failures.csv", Failure._fields, _failure_lines(failures))
         for name, dtype in COLUMNS.items():
-            _write_array(archive, f"columns/{name}.npy", dtype, (sum(rows),), (p.column(name) for p in tables))
-        if tables and (width := _scores_width(manifest)):
+            _write_array(archive, f"columns/{name}.npy", dtype, (rows,), (p.column(name) for p in tables))
+        if tables and width:
             scores = (p.column("scores") for p in tables)
-            _write_array(archive, "columns/scores.npy", np.float32, (sum(rows), width), scores)
-        _write_filenames(archive, tables, sum(rows))
-        _write_lookup(archive, tables)
+            _write_array(archive, "columns/scores.npy", np.float32, (rows, width), scores)
+        _write_filenames(archive, tables, rows)
+        with tempfile.TemporaryFile(dir=os.path.dirname(path)) as file:
+            lookup = Lookup((hash_filenames(p.texts("filename")[0].split()) for p in tables), rows, file)
+            _write_array(archive, "lookup/hash.npy", np.uint64, (rows,), lookup.hashes())
+            _write_array(archive, "lookup/row.npy", np.int64, (rows,), lookup.rows())
 
 
 def labels_text(labels: Sequence[str]) -> str:
@@ -232,68 +239,30 @@ def _scores_width(manifest: Mapping[str, Any]) -> int:
 
 def _write_filenames(archive: zipfile.ZipFile, tables: Sequence[Part], rows: int) -> None:
     """All filenames end to end, and where each ends, so that programs need not parse the CSV."""
-    ends, total = [], 0
-    for table in tables:
-        ends.append(table.column("filename_end") + total)
-        total += int(ends[-1][-1]) - total if len(ends[-1]) else 0
-    blobs = (table.column("filename") for table in tables)
-    _write_array(archive, "columns/filename.npy", np.uint8, (total,), blobs)
+    totals = list(accumulate((int(p.column("filename_end")[-1:].sum()) for p in tables), initial=0))
+    blobs = (p.column("filename") for p in tables)
+    _write_array(archive, "columns/filename.npy", np.uint8, (totals[-1],), blobs)
+    ends = (p.column("filename_end") + before for p, before in zip(tables, totals, strict=False))
     _write_array(archive, "columns/filename_end.npy", np.int64, (rows,), ends)
 
 
-def _write_lookup(archive: zipfile.ZipFile, tables: Sequence[Part]) -> None:
-    hashes = np.concatenate([np.empty(0, np.uint64), *(hash_filenames(table.texts("filename")) for table in tables)])
-    order = np.argsort(hashes, kind="stable")
-    _write_array(archive, "lookup/hash.npy", np.uint64, hashes.shape, [hashes[order]])
-    _write_array(archive, "lookup/row.npy", np.int64, order.shape, [order])
-
-
-def hash_filename(filename: bytes) -> int:
-    """The first 8 bytes, little endian, of the SHA-256 of the filename."""
-    return int.from_bytes(hashlib.sha256(filename).digest()[:8], "little")
-
-
-def hash_filenames(filenames: Sequence[bytes]) -> npt.NDArray[np.uint64]:
-    """The hash of each filename."""
-    return np.fromiter(map(hash_filename, filenames), np.uint64, len(filenames))
-
-
-def _metadata_lines(tables: Sequence[Part]) -> Iterator[str]:
-    yield _csv_lines([METADATA_FIELDS])
+def _metadata_lines(tables: Iterable[Part]) -> Iterator[Texts]:
     for table in tables:
-        yield _csv_lines(
-            zip(
-                [to_text(name) for name in table.texts("filename")],
-                [text.decode("utf-8", "replace") for text in table.texts("prediction")],
-                shown_confidences(table.column("confidence")),
-                shown_labels(table.column("label")),
-                [to_text(text) for text in table.texts("truth_text")],
-                ["1" if odd else "" for odd in table.column("nonfinite").tolist()],
-                *(table.column(name).tolist() for name in ("shard", "offset", "size", "start")),
-                strict=True,
-            )
-        )
+        columns = table.columns(("confidence", "label", "nonfinite", "shard", "offset", "size", "start"))
+        texts = table.texts("filename", "prediction", "truth_text")
+        yield from csv_lines({name: values.astype(COLUMNS[name]) for name, values in columns.items()}, *texts)
 
 
-def shown_confidences(values: Array) -> list[str]:
-    """Confidences as metadata.csv has them: the shortest decimal that reads back to the same float32."""
-    return [str(value) if value == value else "" for value in values]
+def _failure_lines(failures: Iterable[Failure]) -> Iterator[Texts]:
+    remaining = iter(failures)
+    while some := list(islice(remaining, _FAILURES)):
+        yield Texts.of([_csv_line((shown(name), stage, error)) for name, stage, error in some])
 
 
-def shown_labels(values: Array) -> list[str]:
-    """Labels as metadata.csv has them."""
-    return ["" if label == UNKNOWN else str(label) for label in values.tolist()]
-
-
-def _failure_lines(failures: Iterable[Failure]) -> Iterator[str]:
-    yield _csv_lines([Failure._fields])
-    yield from (_csv_lines([(shown(name), stage, error)]) for name, stage, error in failures)
-
-
-def _csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+def _csv_line(row: Iterable[Any]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, escapechar=_NO_CHARACTER).writerows(rows)  # without one, older versions take NUL for it
-    return text.getvalue()
+    csv.writer(text, escapechar=_NO_CHARACTER).writerow(row)  # without one, older versions take NUL for it
+    return text.getvalue().encode()
 
 
 def _csv_rows(lines: Iterator[str]) -> Iterator[list[str]]:
@@ -312,10 +281,27 @@ def _entry(name: str, compression: int) -> zipfile.ZipInfo:
     return entry
 
 
-def _write_text(archive: zipfile.ZipFile, name: str, pieces: Iterable[str]) -> None:
-    with archive.open(_entry(name, zipfile.ZIP_DEFLATED), "w", force_zip64=True) as file:
-        for piece in pieces:
-            file.write(piece.encode())
+def _deflated(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    entry = _entry(name, zipfile.ZIP_DEFLATED)
+    entry._compresslevel = _LEVEL  # type: ignore[attr-defined] # `compress_level` from 3.13 on, which takes this too
+    return archive.open(entry, "w", force_zip64=True)
+
+
+def _write_table(archive: zipfile.ZipFile, name: str, fields: Sequence[str], pieces: Iterable[Texts]) -> None:
+    """Write a CSV; UsageError if it could not be read again."""
+    rows = size = 0
+    with _deflated(archive, name) as file:
+        size += file.write(_csv_line(fields))
+        for lines in pieces:
+            if (longest := int(lines.sizes.max(initial=0))) >= _LARGEST_ROW:
+                raise _too_large(f"a row of {name}", longest, _LARGEST_ROW - 1)
+            rows, size = rows + len(lines.ends), size + file.write(lines.data.tobytes())
+    if size > (most := rows * _USUAL_ROW + _LARGEST_TEXT):
+        raise _too_large(f"{name} of {rows} rows", size, most)
+
+
+def _too_large(what: str, size: int, most: int) -> UsageError:
+    return UsageError(f"{what} would have {size} bytes, and {most} is what reading takes: give shorter labels")
 
 
 def _write_array(
@@ -448,7 +434,7 @@ class Index:
             rows = _csv_rows(lines)
             if next(rows, None) != list(fields):
                 raise CorruptError(f"its columns are not {', '.join(fields)}")
-            number = 0
+            number = lines.taken = 0
             for number, row in enumerate(rows, start=1):
                 if number > count or len(row) != len(fields):
                     raise CorruptError(f"its row {number} is not one of {count} rows of {len(fields)} values")
@@ -532,7 +518,7 @@ class Index:
 
     def filenames(self) -> list[bytes]:
         """The filenames of all rows."""
-        return split_texts(self.column("filename"), self.filename_ends())
+        return Texts(self.column("filename"), self.filename_ends()).split()
 
     def filename_ends(self) -> Array:
         """Where in the column `filename` that of each row ends; CorruptError unless they lie there end to end."""

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip.errors import CorruptError
-from tfzip.index import Index, hash_filenames
+from tfzip.index import Index
+from tfzip.lookup import hash_filenames
 from tfzip.read import Export
 
 Rows = npt.NDArray[np.int64]

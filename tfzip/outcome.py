@@ -59,7 +59,7 @@ class Watch:
 
     def _note(self, shard: Done) -> None:
         if self._coverage or not self._job.source.unique:
-            filenames, slots = shard.part.texts("filename"), shard.part.column("slot")
+            filenames, slots = shard.part.texts("filename")[0].split(), shard.part.column("slot")
             self._names.first({"filename": np.array(filenames, object)}, self._positions(slots))
             self._cover(shard.slots, filenames, shard.failures)
 

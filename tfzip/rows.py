@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tfzip import naming
 from tfzip.errors import CorruptError
-from tfzip.index import Array, shown_confidences, shown_labels
+from tfzip.metadata import Array, shown_confidences, shown_labels
 from tfzip.read import Export
 from tfzip.record import SCORES, UNKNOWN, Prediction, Record, Truth, is_detection
 

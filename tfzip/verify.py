@@ -14,8 +14,10 @@ import numpy as np
 
 from tfzip import dataset_info, framing, naming, schema, storage
 from tfzip.errors import CorruptError, UsageError
-from tfzip.index import Array, Index, hash_filename, hash_filenames, labels_text
+from tfzip.index import Index, labels_text
+from tfzip.lookup import hash_filename, hash_filenames
 from tfzip.manifest import feature_specs
+from tfzip.metadata import Array
 from tfzip.read import Export
 from tfzip.record import STAGES
 from tfzip.rows import Rows, Said, said, together

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import storage
-from tfzip.index import joined_texts, save_arrays, split_texts
+from tfzip.index import joined_texts, save_arrays
+from tfzip.metadata import Texts
 from tfzip.record import Failure, FeatureSpec
 from tfzip.sources.source import Listed
 
@@ -52,7 +53,7 @@ def restore(path: str, source: Listed) -> Listed:
         noted: dict[str, Any] = {name: arrays[name] for name in arrays.files}
     notes = json.loads(noted.pop("notes").tobytes())
     for name in notes["texts"]:
-        noted[name] = split_texts(noted[name], noted.pop(f"{name}_end"))
+        noted[name] = Texts(noted[name], noted.pop(f"{name}_end")).split()
     columns = {name: noted[f"column {name}"] for name in notes["columns"]}
     places, problems = _compare(noted, source)
     return dataclasses.replace(
