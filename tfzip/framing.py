@@ -110,7 +110,8 @@ def _would_shrink(frames: bytes) -> bool:
 
 def store(frames: bytes) -> bytes:
     """Frames as one gzip member, mtime 0, whose blocks hold the bytes as they are (RFC 1951, 3.2.4)."""
-    view, parts = memoryview(frames), [_STORED_MEMBER]
+    view = memoryview(frames)
+    parts: list[bytes | memoryview] = [_STORED_MEMBER]
     for start in range(0, max(len(frames), 1), _STORED_MOST):
         block = view[start : start + _STORED_MOST]
         is_last = start + _STORED_MOST >= len(frames)
