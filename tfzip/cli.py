@@ -413,6 +413,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     add(group, "resize", "to the model's size: " + ", ".join(options.RESIZES), metavar="HOW")
     add(group, "interpolation", "of the resize: " + ", ".join(options.INTERPOLATIONS), metavar="HOW")
+    switch(
+        group, "fast_jpeg", "decode a JPEG no larger than the resize needs: faster, of other pixels than a whole one"
+    )
     add(group, "image_size", "where the model leaves it open", metavar="HxW")
     add(group, "exif_orientation", "turn each image as its camera noted: ignore, apply", metavar="HOW")
     add(
