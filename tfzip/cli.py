@@ -463,8 +463,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("running")
     number = _number_or_auto
-    add(group, "batch_size", "images in a batch", type=number, metavar="N")
-    add(group, "parallel", "batches at a time", type=number, metavar="N")
+    add(
+        group,
+        "batch_size",
+        "images in a batch; auto tries some on the model in a long export",
+        type=number,
+        metavar="N",
+    )
+    add(group, "parallel", "batches at a time; auto likewise, from one a CPU", type=number, metavar="N")
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
     add(
         group,

@@ -34,8 +34,8 @@ def decode(
         channels: 1 grey, 3 RGB, 4 RGBA (opaque where the file has no alpha).
         alpha: of an image that has it (PNG, WebP, `.npy`): `drop`, or `white` or `black` to lay the image on.
         bound: what a file may claim to hold.
-        least: height and width that will do: a JPEG then comes at a half, a quarter or an eighth of its size, where that
-            is no smaller. None for the whole.
+        least: height and width that will do: a JPEG then comes at a half, a quarter or an eighth of its size, where
+            that is no smaller. None for the whole.
         only_usual: in a graph, leave out what few images need; those are then an InvalidArgumentError. Building that
             takes far longer than building the rest.
 
