@@ -47,7 +47,7 @@ ORDER = [
     ],
     ["sources"],
     ["decode", "encode", "graph", "pairing", "truth"],
-    ["inputs", "parsing", "effects", "evidence", "frozen", "models.model"],
+    ["inputs", "parsing", "effects", "evidence", "frozen", "devices", "models.model"],
     ["models.keras", "models.function"],
     ["models.saved_model"],
     ["models"],

@@ -42,6 +42,7 @@ _FREE = frozenset(
         "labels",
         "batch_size",
         "parallel",
+        "devices",
     ]
 )
 
@@ -143,6 +144,8 @@ def _facts(job: Job) -> dict[str, Any]:
     """All that the bytes of an export depend on, but for its items."""
     import tensorflow as tf
 
+    from tfzip import devices  # which imports TensorFlow too
+
     options, ready = job.options, job.predictor
     chosen = {flag(name): _shown(getattr(options, name)) for name in _names(Options) if name not in _FREE}
     return {
@@ -157,6 +160,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "parallel": job.parallel,
         _FROZEN: ready.frozen,
+        "the kind of device": devices.kind(job.devices),
     }
 
 

@@ -471,6 +471,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add(group, "parallel", "batches at a time; auto likewise, from one a CPU", type=number, metavar="N")
+    add(group, "devices", "where the model runs: auto (GPUs, if there are any), cpu, or GPU:0,GPU:1", metavar="NAMES")
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
     add(
         group,

@@ -75,6 +75,7 @@ def _options(export: Export, given: Mapping[str, Any]) -> Options:
         "output": model["output"],
         "scores": model["scores"],
         "batch_size": facts["batch_size"],
+        "devices": "cpu",
         "image": "none",
     }
     preprocess = None

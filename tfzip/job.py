@@ -19,12 +19,12 @@ from tfzip.version import __version__
 
 if TYPE_CHECKING:
     from tfzip.evidence import Scale
-    from tfzip.inputs import Input
     from tfzip.predictor import Predictor
     from tfzip.tasks import Task
 
 _OVERHEAD = 400  # bytes of a record beside its image and its scores, about
 _PIXELS_PER_BATCH = 200_000  # activations of so many pixels stay in a core's cache
+_PIXELS_PER_GPU_BATCH = 32 * _PIXELS_PER_BATCH
 LARGEST_BATCH = 128
 _USUAL_SIZE = (224, 224)  # of a model that does not say
 
@@ -48,6 +48,7 @@ class Job:
     plan: Plan | None
     batch_size: int
     parallel: int
+    devices: tuple[str, ...] = ()  # that the model runs on, beside the graph
 
     @property
     def images(self) -> int | None:
@@ -111,7 +112,8 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         written=written,
         carried=carried,
         plan=_plan(source, options, task.classes),
-        batch_size=_batch_size(options, forecast.predictor.input, isinstance(source, Stream)),
+        devices=forecast.devices,
+        batch_size=_batch_size(options, forecast, isinstance(source, Stream)),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
     )
 
@@ -126,9 +128,10 @@ class _Forecast(NamedTuple):
     task: Task
     features: dict[str, FeatureSpec]
     names: ClassNames
+    devices: tuple[str, ...] = ()
 
 
-def load(model: Any, options: Options, fingerprint: str | None = None) -> Predictor:
+def load(model: Any, options: Options, fingerprint: str | None = None, device: str = "CPU:0") -> Predictor:
     """The model made ready, as the options say; ModelError if it has another fingerprint than one given."""
     from tfzip import predictor
 
@@ -140,14 +143,16 @@ def load(model: Any, options: Options, fingerprint: str | None = None) -> Predic
         imports=options.imports or (),
         weights=options.weights,
         fingerprint=fingerprint,
+        device=device,
     )
 
 
 @interrupt.put_off()
 def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forecast:
-    from tfzip import evidence, predictor, tasks  # here, since they import TensorFlow
+    from tfzip import devices, evidence, predictor, tasks  # here, since they import TensorFlow
 
-    ready = model if isinstance(model, predictor.Predictor) else load(model, options)
+    chosen = devices.choose(options.devices)
+    ready = model if isinstance(model, predictor.Predictor) else load(model, options, device=(*chosen, "CPU:0")[0])
     names = ClassNames(options.labels, ready.labels, source.classes or ())
     shown = evidence.gather(ready.function, ready.input.size)
     scale, prepare = _choose_scale(ready, options, shown.scale)
@@ -163,7 +168,7 @@ def _from_model(source: Listed | Stream, model: Any, options: Options) -> _Forec
     )
     _refuse_idle(options, ready, task)
     predicted = {**record.prediction_features(task.name, task.classes), **tasks.output_features(ready, task)}
-    return _Forecast(ready, scale, prepare, None, task, predicted, names)
+    return _Forecast(ready, scale, prepare, None, task, predicted, names, chosen)
 
 
 def _from_given(source: Listed | Stream, options: Options, brought: given.Given | None) -> _Forecast:
@@ -315,8 +320,9 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batch_size(options: Options, given: Input, streamed: bool) -> int:
-    """What was asked for, or the power of two that keeps a batch's pixels within a core's cache."""
+def _batch_size(options: Options, forecast: _Forecast, streamed: bool) -> int:
+    """What was asked for, or the power of two that keeps a batch's pixels within a core's cache, or a GPU busy."""
+    given = forecast.predictor.input
     if given.batch is not None:
         if options.batch_size not in ("auto", given.batch):
             raise UsageError(f"--batch-size {options.batch_size}: the model takes batches of {given.batch} only")
@@ -327,7 +333,8 @@ def _batch_size(options: Options, given: Input, streamed: bool) -> int:
     if given.takes == "predictions":
         return largest
     height, width = given.size or _USUAL_SIZE
-    fitting = max(1, _PIXELS_PER_BATCH // (height * width))
+    on_gpu = any(name.startswith("GPU") for name in forecast.devices)
+    fitting = max(1, (_PIXELS_PER_GPU_BATCH if on_gpu else _PIXELS_PER_BATCH) // (height * width))
     return min(largest, 1 << (fitting.bit_length() - 1))
 
 

@@ -101,6 +101,7 @@ class Options:
     shuffle: int | None = None
     batch_size: str | int = "auto"
     parallel: str | int = "auto"
+    devices: str = "auto"
     on_error: str = "quarantine"
     max_failures: str | int | None = None
     on_nonfinite: str = "keep"

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, encode, foreign, interrupt, join, naming, predict, truth
+from tfzip import decode, devices, encode, foreign, interrupt, join, naming, predict, truth
 from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError, reason
@@ -58,8 +58,9 @@ class Stages:
             bound=Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
             only_usual=only_usual,
         )
-        made = predict.predicter(ready, job.prepare, job.task) if job.given is None else join.predicter(job.task)
-        self._predict = predict.marked(made, job.predicted)
+        self._devices = job.devices if ready.frozen else job.devices[:1]  # several cannot share variables
+        self._run_on: dict[str, Callable[[Element], Element]] = {}
+        self._predict = self._predicter(None)
         carried = job.source.carried
         encode_batch = encode.encoder(
             job.written,
@@ -69,11 +70,25 @@ class Stages:
         )
         self._encode = _hashing(encode_batch) if isinstance(job.source, Stream) else encode_batch
 
-    def dataset(self) -> Any:
-        """The whole graph: for every batch, in order, its items as the source has them, and its rows.
+    def _predicter(self, device: str | None) -> Callable[[Element], Element]:
+        job = self._job
+        if job.given is not None:
+            return predict.marked(join.predicter(job.task), job.predicted)
+        return predict.marked(predict.predicter(job.predictor, job.prepare, job.task, device), job.predicted)
+
+    def batches(self) -> Iterator[Any]:
+        """For every batch, in order, its items as the source has them, and its rows.
 
         Batches of a stream that are done already have in place of rows the slot and the hash of what was read.
         """
+        batches, job = self.dataset(), self._job
+        if not self._devices:
+            return iter(batches)
+        self._run_on = {name: self._on_device(name, batches.element_spec[1]) for name in self._devices}
+        return devices.spread(iter(batches), self._run, self._devices, singly=job.predictor.stateful)
+
+    def dataset(self) -> Any:
+        """The graph of the same; where the model runs on devices of its own, with decoded images in place of rows."""
         job, batch = self._job, self._batch
         if job.predictor.stateful:  # even one parallel call begins the next batch before this one is done
             batches = _items(job, self._first).flat_map(_as_it_is(batch))
@@ -88,7 +103,8 @@ class Stages:
         each = tf.data.Dataset.from_tensor_slices(items)
         new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
         decoded = new.map(_as_it_is(self.read_and_decode))
-        found = [_one(decoded, self._job.batch_size, self._predict_and_encode)]
+        made = _unchanged if self._devices else self._predict_and_encode
+        found = [_one(decoded, self._job.batch_size, made)]
         if self._rereads:
             old = each.filter(_as_it_is(lambda item: item["slot"] < self._first)).map(_as_it_is(self._read))
             found.append(_one(old, self._job.batch_size, _hashed))
@@ -101,6 +117,30 @@ class Stages:
     def _predict_and_encode(self, batch: Element) -> Element:
         return self._encode(self._predict(batch))
 
+    def _on_device(self, device: str, spec: Element) -> Callable[[Element], Element]:
+        """The last stages as a function of their own, of a batch of decoded images; none gives no rows."""
+        predict_there = self._predicter(device)
+        function = tf.function(
+            lambda batch: self._encode(predict_there(batch)), input_signature=[spec], autograph=False
+        ).get_concrete_function()
+        nothing = {
+            name: tf.constant([], rows.dtype, (0, *rows.shape[1:]))
+            for name, rows in function.structured_outputs.items()
+        }
+
+        def run(batch: Element) -> Element:
+            try:
+                return function(batch) if len(batch["slot"]) else nothing
+            except (tf.errors.OpError, ValueError):  # its items are done again
+                return nothing
+
+        return run
+
+    def _run(self, batch: Any, device: str) -> Any:
+        """A batch that is decoded, with its rows."""
+        items, decoded, *hashes = batch
+        return (items, self._run_on[device](decoded), *hashes)
+
     def _decode_alone(self, element: Element) -> Element:
         """As in the graph, and what TensorFlow does not read by way of a library that does."""
         encoded = element["encoded"]
@@ -111,7 +151,10 @@ class Stages:
         """What the batch gives when done once more; None where each lost item is one that cannot be read or decoded."""
         if not any(map(self._is_sound, (_item(items, number) for number in lost))):
             return None
-        return _arrays(next(iter(self._batch(items)))[1])
+        batch = next(iter(self._batch(items)))
+        if self._devices:
+            batch = self._run(batch, self._devices[0])
+        return _arrays(batch[1])
 
     def _is_sound(self, item: Element) -> bool:
         try:
@@ -255,7 +298,7 @@ def _can_do_again(job: Job) -> bool:
 
 def _begun(stages: Stages) -> Iterator[Any]:
     with _uncollected(), interrupt.put_off():
-        return iter(stages.dataset())
+        return stages.batches()
 
 
 def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:

@@ -40,9 +40,11 @@ def rescaler(scale: str, dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def predicter(
-    predictor: Predictor, prepare: Callable[[tf.Tensor], tf.Tensor], task: Task
+    predictor: Predictor, prepare: Callable[[tf.Tensor], tf.Tensor], task: Task, device: str | None = None
 ) -> Callable[[Element], Element]:
     """A graph function over a batch: its `pixels`, or for a model of strings its `encoded`, become features.
+
+    With a `device` the model runs there, and all else where it is called.
 
     Of scores that are not all finite no class is the most probable: the label is UNKNOWN, the confidence NaN.
 
@@ -52,8 +54,9 @@ def predicter(
 
     def predict(batch: Element) -> Element:
         batch = dict(batch)
-        given = prepare(batch.pop("pixels")) if predictor.input.takes == "pixels" else batch["encoded"]
-        outputs = dict(predictor.function(given))
+        with tf.device(device):
+            given = prepare(batch.pop("pixels")) if predictor.input.takes == "pixels" else batch["encoded"]
+            outputs = dict(predictor.function(given))
         prediction = read(task, batch["slot"], *(outputs.pop(name) for name in task.outputs))
         return batch | prediction | {record.OUTPUT + name: _flat(value) for name, value in outputs.items()}
 

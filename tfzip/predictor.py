@@ -52,6 +52,7 @@ def load(
     imports: Sequence[str] = (),
     weights: str | os.PathLike[str] | None = None,
     fingerprint: str | None = None,
+    device: str = "CPU:0",
 ) -> Predictor:
     """Make a model ready.
 
@@ -63,10 +64,11 @@ def load(
         imports: modules to import first.
         weights: file of an application's weights.
         fingerprint: the one that it must have; None for any.
+        device: that holds its variables. Of a GPU, `Dataset.map` cannot use them: it runs on the CPU.
 
     Raises ModelError if it cannot be loaded, does not take one batch of images, draws random numbers, or is another.
     """
-    with tf.device("CPU:0"):  # where Dataset.map runs; it cannot use variables of a GPU
+    with tf.device(device):
         opened = models.open_model(model, signature=signature, trust=trust, imports=imports, weights=weights)
         _check_same(opened.name, opened.fingerprint, fingerprint)
         given = inputs.choose(opened.name, opened.inputs, image_size)

@@ -12,10 +12,18 @@ from tfzip import storage
 from tfzip.version import __version__
 
 
-def write(path: str, started: float, images: int, trials: Sequence[Mapping[str, Any]] = (), **versions: str) -> None:
+def write(
+    path: str,
+    started: float,
+    images: int,
+    trials: Sequence[Mapping[str, Any]] = (),
+    devices: Sequence[str] = (),
+    **versions: str,
+) -> None:
     """Write it at the end of a run that began at a time, in seconds since 1970, and did so many images.
 
-    `trials` are what was tried out before, to find the best way to run the model.
+    `trials` are what was tried out before, to find the best way to run the model; it ran on the `devices`, on
+    the CPU if there are none.
     """
     seconds = time.time() - started
     run = {
@@ -23,6 +31,7 @@ def write(path: str, started: float, images: int, trials: Sequence[Mapping[str, 
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1),
         "trials": list(trials),
+        "devices": list(devices),
         "host": platform.node(),
         "python": platform.python_version(),
         **versions,

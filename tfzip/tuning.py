@@ -43,12 +43,17 @@ def tune(job: Job) -> tuple[Job, list[Trial]]:
     """The job with what is best for it, and the trials that were made."""
     if job.given is not None or job.predictor.input.takes != "pixels" or job.predictor.stateful:
         return job, []
-    if job.images is not None and job.images < WORTH_FREEZING:
+    if job.images is not None and job.images < WORTH_FREEZING and not job.devices:
         return job, []
     pixels = _pixels(job)
-    job = _frozen(job, pixels)
-    search = _Search(job, pixels)
-    return search.best(), search.trials
+    try:
+        job = _frozen(job, pixels)
+        if job.devices:  # a trial on CPUs tells nothing of them
+            return job, []
+        search = _Search(job, pixels)
+        return search.best(), search.trials
+    except (tf.errors.OpError, ValueError):  # the model fails on these images, which will be told of each
+        return job, []
 
 
 def _frozen(job: Job, pixels: tf.Tensor) -> Job:
