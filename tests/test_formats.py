@@ -15,7 +15,7 @@ import numpy as np
 import pillow_jxl  # noqa: F401 - Pillow then writes JPEG XL
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageFile, ImageOps, features
 
 import tfzip
 from tfzip import exif, images
@@ -725,7 +725,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_file_that_is_no_image_fails_with_its_reason(tmp_path, channels):
+def test_a_file_that_is_no_image_fails_with_its_reason(tmp_path, monkeypatch, channels):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as TFDS does once it has looked at an image
     write(tmp_path / "in", {"good": FILES["png/rgb 8"].encoded, **{name: bad for name, (bad, _) in BAD.items()}})
     export = exported(tmp_path / "in", tmp_path / "out", channels)
     assert [record.filename for record in export[:]] == [f"good{SUFFIX}"]

@@ -19,7 +19,7 @@ import peaks
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, PngImagePlugin, features
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 from sklearn.datasets import load_sample_images
 from test_formats import FILES, exif_block
 
@@ -307,6 +307,14 @@ def test_what_cannot_be_shown_is_told_in_a_short_line(name, tmp_path, monkeypatc
     assert shown.why.isprintable()
     assert " at 0x" not in shown.why
     assert not os.listdir()  # nothing was called
+
+
+def test_a_cut_file_is_told_though_the_process_reads_such(monkeypatch):
+    """As TFDS lets it."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    encoded = LARGE["jpeg"][0]
+    assert "truncated" in made(encoded[: len(encoded) // 2]).why
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_damaged_exif_leaves_a_picture_as_it_is():

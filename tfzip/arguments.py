@@ -215,6 +215,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     add(group, "resize", "to the model's size: " + ", ".join(options.RESIZES), metavar="HOW")
     add(group, "interpolation", "of the resize: " + ", ".join(options.INTERPOLATIONS), metavar="HOW")
+    switch(
+        group, "fast_jpeg", "decode a JPEG no larger than the resize needs: faster, of other pixels than a whole one"
+    )
     add(group, "image_size", "where the model leaves it open", metavar="HxW")
     add(group, "exif_orientation", "turn each image as its camera noted: ignore, apply", metavar="HOW")
     add(
@@ -262,8 +265,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("running")
     number = _number_or_auto
-    add(group, "batch_size", "images in a batch", type=number, metavar="N")
-    add(group, "parallel", "batches at a time", type=number, metavar="N")
+    add(
+        group,
+        "batch_size",
+        "images in a batch; auto tries some on the model in a long export",
+        type=number,
+        metavar="N",
+    )
+    add(group, "parallel", "batches at a time; auto likewise, from one a CPU", type=number, metavar="N")
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
     add(
         group,

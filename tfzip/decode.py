@@ -20,6 +20,7 @@ def decoder(
     *,
     resize: str = "stretch",
     interpolation: str = "bilinear",
+    fast_jpeg: bool = False,
     exif_orientation: str = "ignore",
     alpha: str = "drop",
     reencode: tuple[str, int] | None = None,
@@ -34,9 +35,14 @@ def decoder(
     they lie there, which no orientation turns. With neither pixels nor `stored` to make, nothing is decoded that has
     a header and an end (see `images.size`). With `only_usual` what few images need is left out (see `images.decode`).
 
+    With `fast_jpeg` a JPEG is decoded at a half, a quarter or an eighth of its size where that is no smaller than
+    `size`: its decoder takes means of pixels, of which the resize then makes others than of the whole image.
+
     As `keras.utils.image_dataset_from_directory` does, `stretch` ignores the aspect ratio, `crop` keeps it and cuts
     the middle out, `pad` keeps it and adds black.
     """
+    # An orientation may swap the sides, of an image that is decoded before it is turned.
+    least = (max(size),) * 2 if size and exif_orientation == "apply" else size
 
     def measure(element: Element) -> Element:
         height, width = tf.unstack(images.size(element["encoded"], bound, only_usual=only_usual))
@@ -45,9 +51,12 @@ def decoder(
     def decode(element: Element) -> Element:
         encoded = element["encoded"]
         turn = _turn(encoded) if exif_orientation == "apply" else _leave
-        image = images.decode(encoded, channels, alpha, bound, only_usual=only_usual)
+        image = images.decode(
+            encoded, channels, alpha, bound, least=least if fast_jpeg else None, only_usual=only_usual
+        )
         upright = turn(image)
-        height, width, _ = tf.unstack(tf.shape(upright if reencode else image, tf.int64))
+        held = images.size_of(encoded, image) if fast_jpeg else tf.shape(upright if reencode else image, tf.int64)[:2]
+        height, width = tf.unstack(held)
         element = {**element, "height": height, "width": width}
         if size:
             pixels = _resize(upright, *size, resize, interpolation)

@@ -82,6 +82,7 @@ def _options(export: Export, given: Mapping[str, Any]) -> Options:
         preprocess, made["image_size"] = pixels["preprocess"], (pixels["height"], pixels["width"])
         made["scale"] = pixels["scale"] if preprocess is None else None
         made |= {name: pixels[name] for name in ("resize", "interpolation", "exif_orientation", "alpha")}
+        made["fast_jpeg"] = pixels.get("fast_jpeg") is True
     if preprocess is not None and given.get("preprocess") is None:
         raise UsageError(f"{export.path} was made with --preprocess {preprocess}: give that function again")
     if preprocess is None and given.get("preprocess") is not None:

@@ -14,11 +14,18 @@ from tfzip import formats, npy
 from tfzip.bounds import USUAL, Bound, bounded, checked
 
 _BACKGROUNDS = {"white": 255, "black": 0}
+_RATIOS = (1, 2, 4, 8)
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PN"
 
 
 def decode(
-    encoded: tf.Tensor, channels: int, alpha: str = "drop", bound: Bound = USUAL, *, only_usual: bool = False
+    encoded: tf.Tensor,
+    channels: int,
+    alpha: str = "drop",
+    bound: Bound = USUAL,
+    *,
+    least: tuple[int, int] | None = None,
+    only_usual: bool = False,
 ) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, channels].
 
@@ -27,6 +34,8 @@ def decode(
         channels: 1 grey, 3 RGB, 4 RGBA (opaque where the file has no alpha).
         alpha: of an image that has it (PNG, WebP, `.npy`): `drop`, or `white` or `black` to lay the image on.
         bound: what a file may claim to hold.
+        least: height and width that will do: a JPEG then comes at a half, a quarter or an eighth of its size, where
+            that is no smaller. None for the whole.
         only_usual: in a graph, leave out what few images need; those are then an InvalidArgumentError. Building that
             takes far longer than building the rest.
 
@@ -39,16 +48,37 @@ def decode(
     def plain() -> tf.Tensor:
         return _decode_image(encoded, channels)
 
+    def jpeg() -> tf.Tensor:
+        return plain() if least is None else _decode_jpeg_at(encoded, channels, least)
+
     def other(encoded: tf.Tensor) -> tf.Tensor:
         grey = codecs if channels == 1 else ()
         return _convert(decode_as_is(encoded, bound, grey), channels, alpha)
 
     def jpeg_or_other() -> tf.Tensor:
         is_plain = _is_small_jpeg(encoded, side, channels) if "jpeg" in codecs else tf.constant(False)
-        return tf.cond(is_plain, plain, lambda: _aside(other, encoded, nothing if only_usual else None))
+        return tf.cond(is_plain, jpeg, lambda: _aside(other, encoded, nothing if only_usual else None))
 
     image = tf.cond(_is_small_png(encoded, side), plain, jpeg_or_other) if "png" in codecs else jpeg_or_other()
     return tf.ensure_shape(image, (None, None, channels))
+
+
+def _decode_jpeg_at(encoded: tf.Tensor, channels: int, least: tuple[int, int]) -> tf.Tensor:
+    """A JPEG at the smallest of the sizes that its decoder gives at once, but for those below `least`."""
+    room = tf.reduce_min(tf.image.extract_jpeg_shape(encoded)[:2] // least)
+    smaller = tf.reduce_sum(tf.cast(room >= _RATIOS[1:], tf.int32))
+    return tf.switch_case(
+        smaller, [lambda ratio=ratio: tf.io.decode_jpeg(encoded, channels, ratio=ratio) for ratio in _RATIOS]
+    )
+
+
+def size_of(encoded: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Int64 [2], height and width of a file of which `image` was made, at whatever size that is if it is a JPEG."""
+    return tf.cond(
+        tf.strings.substr(encoded, 0, 3) == _JPEG,
+        lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2],
+        lambda: tf.shape(image, tf.int64)[:2],
+    )
 
 
 def _codecs(channels: int, alpha: str) -> tuple[str, ...]:

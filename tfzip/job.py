@@ -179,7 +179,7 @@ def _from_given(source: Listed | Stream, options: Options, brought: given.Given 
 
 
 _OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model")
-_OF_PIXELS = ("scale", "preprocess", "resize", "interpolation")
+_OF_PIXELS = ("scale", "preprocess", "resize", "interpolation", "fast_jpeg")
 _OF_DECODING = ("alpha", "exif_orientation")
 
 
@@ -399,6 +399,7 @@ def _pixels(job: Job) -> dict[str, Any] | None:
         "preprocess": shown_function(options.preprocess),
         "resize": options.resize,
         "interpolation": options.interpolation,
+        "fast_jpeg": options.fast_jpeg,
         "exif_orientation": options.exif_orientation,
         "alpha": options.alpha,
     }

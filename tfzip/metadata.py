@@ -1,4 +1,4 @@
-"""The rows of metadata.csv, as the csv module would write them, joined as arrays of bytes: ten times as fast."""
+"""The rows of metadata.csv, as the csv module would write them, joined as arrays of bytes: in half the time."""
 
 from __future__ import annotations
 

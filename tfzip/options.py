@@ -77,6 +77,7 @@ class Options:
     preprocess: str | Callable[[tf.Tensor], tf.Tensor] | None = None
     resize: str = "stretch"
     interpolation: str = "bilinear"
+    fast_jpeg: bool = False
     image_size: str | Sequence[int] | None = None
     exif_orientation: str = "ignore"
     alpha: str = "drop"
@@ -124,6 +125,8 @@ class Options:
             raise UsageError(f"--import {self.imports!r}: give a list of module names")
         if self.preprocess is not None and self.scale != "auto":
             raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
+        if self.fast_jpeg and self.reencode:
+            raise UsageError(f"--fast-jpeg and --image {self.image}: what is to be stored is decoded whole anyway")
         # Those that are parsed: a wrong one is to be told before any work.
         _ = self.size, self.reencode, self.shard_bytes, self.allowed_failures(100)
 

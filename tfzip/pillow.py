@@ -1,4 +1,4 @@
-"""What every use of Pillow here needs: its guard against bombs lent for a while, and its kinds of pixels made plain."""
+"""What every use of Pillow here needs: its guards lent for a while, and its kinds of pixels made plain."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _CONVERSIONS = {
 
 @contextlib.contextmanager
 def guarded(pixels: int | None) -> Iterator[None]:
-    """Let Pillow's own guard against bombs warn of more pixels than these, or of none if None.
+    """Let Pillow's own guard against bombs warn of more pixels than these, or of none if None; refuse cut files.
 
-    Otherwise it is the caller's, and warns of half of what is allowed here.
+    Otherwise both are the caller's: that guard warns of half of what is allowed here, and TFDS, once it has looked at
+    an image, lets the whole process read cut files as if they were whole.
     """
-    from PIL import Image
+    from PIL import Image, ImageFile
 
     with _GUARD:
         most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+        cut, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = most
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = most, cut
 
 
 def register_heif() -> None:

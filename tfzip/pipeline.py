@@ -50,6 +50,7 @@ class Stages:
             ready.input.dtype,
             resize=options.resize,
             interpolation=options.interpolation,
+            fast_jpeg=options.fast_jpeg,
             exif_orientation=options.exif_orientation,
             alpha=options.alpha,
             reencode=options.reencode,

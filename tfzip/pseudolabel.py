@@ -21,6 +21,7 @@ from tfzip.selection import select_rows
 _SHUFFLED = 1 << 28  # bytes of images that a shuffle holds, about
 _FEWEST_SHUFFLED = 64
 _SIDE_BY_SIDE = 8  # shards that are read in turn when shuffled
+_AS_DECODED = ("resize", "interpolation", "fast_jpeg", "exif_orientation", "alpha")
 _SCALES = SCALES[1:]  # without auto
 _SIZED = "the export's model took images of any size; give image_size=(height, width)"
 
@@ -174,7 +175,7 @@ def _preparer(export: Export, size: tuple[int, int] | None, scale: str | None) -
         raise UsageError(
             f"{export.path}: its pixels were made by {pixels['preprocess']}; give scale='raw', and map that yourself"
         )
-    named = {name: pixels[name] for name in ("resize", "interpolation", "exif_orientation", "alpha") if name in pixels}
+    named = {name: pixels[name] for name in _AS_DECODED if name in pixels}
     decoded = decode.decoder(size, pixels.get("channels", 3), tf.float32, bound=bounds.USUAL, **named)
     rescale = predict.rescaler(scale or pixels.get("scale", "raw"), tf.float32)
     return lambda encoded: rescale(decoded({"encoded": encoded})["pixels"])
