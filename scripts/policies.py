@@ -28,6 +28,7 @@ import numpy as np
 import tfzip
 from tfzip import cli, policy, record, schema, selection
 from tfzip.index import save_part, write_index
+from tfzip.rules import Rules
 
 CLASSES = 10
 SHARD = 10_000
@@ -159,7 +160,7 @@ def with_rules(folder: str, name: str) -> int:
     """How many rows tfzip chooses; soft labels are made of all of them."""
     asked = POLICIES[name]
     others = [f"{folder}/{other}" for other in asked.get("others", ())]
-    rules = selection.Rules(**{**asked, "others": others})
+    rules = Rules(**{**asked, "others": others})
     chosen = selection.select_rows(tfzip.open(f"{folder}/one"), rules)
     if chosen.scores is not None:
         chosen.scores(chosen.choice.rows)

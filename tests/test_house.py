@@ -3,6 +3,8 @@
 import ast
 import importlib.resources
 import json
+import pickle
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,13 @@ import pytest
 import sources_made
 
 import tfzip
+from tfzip.commands import COMMANDS
 
 PACKAGE = Path(tfzip.__file__).parent
 
 ORDER = [
     ["version"],
-    ["colour", "errors", "process", "interrupt"],
+    ["colour", "defaults", "errors", "process", "interrupt"],
     ["naming", "storage"],
     ["lock", "mix", "pillow", "run", "table"],
     ["record", "policy", "calibration"],
@@ -32,6 +35,7 @@ ORDER = [
     ["classes", "evaluate", "extract", "layout", "matching", "rows"],
     ["diff"],
     ["options", "progress", "labels"],
+    ["rules"],
     ["selection"],
     ["select"],
     ["sources.columns", "sources.region", "sources.source", "sources.tar"],
@@ -73,6 +77,7 @@ ORDER = [
     ["interop.tfds", "interop.tfx"],
     ["demo"],
     ["__init__"],
+    ["arguments", "commands"],
     ["cli"],
     ["__main__"],
 ]
@@ -81,6 +86,12 @@ ORDER = [
 
 METHODS = {("read", "pseudolabel")}
 """What a method calls that stands for a function above it: when it is called, not when its module is imported."""
+
+HEAVY = {
+    "tensorflow", "tensorflow_datasets", "keras", "numpy", "google.protobuf", "google_crc32c", "isal", "filelock",
+    "tqdm", "rich", "sklearn", "PIL", "jinja2", "tfx", "apache_beam",
+}  # fmt: skip
+"""All that is installed and takes its time to import."""
 
 
 def modules():
@@ -140,18 +151,47 @@ def test_the_public_names_are_these():
     assert callable(tfzip.open)
 
 
-def test_the_functions_stay_functions_when_their_modules_are_imported():
-    code = (
-        "import tfzip, tfzip.diff, tfzip.evaluate, tfzip.export, tfzip.select, tfzip.verify, tfzip.read\n"
-        "assert all(map(callable, (tfzip.diff, tfzip.evaluate, tfzip.export, tfzip.select, tfzip.verify)))"
-    )
+def test_type_checkers_see_the_names_that_are_imported_once_asked_for():
+    (seen,) = (node for node in dict(modules())["__init__"].body if isinstance(node, ast.If))
+    imports = {node.module: tuple(alias.name for alias in node.names) for node in seen.body}
+    assert imports == {f"tfzip.{module}": names for module, names in tfzip._MODULES.items()}
+
+
+@pytest.mark.parametrize("first", ["pass", "tfzip.export, tfzip.read", "from tfzip import *"])
+def test_the_functions_stay_functions_when_their_modules_are_imported(first):
+    names = sorted(set(tfzip.__all__) & {name for name, _ in modules()})
+    assert names == ["diff", "evaluate", "export", "mix", "report", "select", "verify", "write"]
+    code = f"import tfzip, types\n{first}\nimport tfzip.read, {', '.join(f'tfzip.{name}' for name in names)}\n"
+    code += f"for name in {names}: assert isinstance(getattr(tfzip, name), types.FunctionType), name\n"
+    code += "from tfzip import export, read\nassert export is tfzip.export\n"
+    code += "assert isinstance(read, types.ModuleType) and isinstance(tfzip.read, types.ModuleType)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_tfzip_or_asking_for_help_does_not_import_tensorflow():
-    code = "import sys, tfzip, tfzip.cli\ntry: tfzip.cli.main(['export', '--help'])\nexcept SystemExit: pass\n"
-    code += "heavy = {'tensorflow', 'keras', 'sklearn', 'PIL', 'tfx', 'apache_beam', 'rich'} & set(sys.modules)\n"
-    code += "assert not heavy, heavy"
+def test_the_names_are_there_for_whoever_looks_before_they_are_imported():
+    code = "import tfzip\nassert set(tfzip.__all__) <= set(dir(tfzip))\n"
+    code += "from tfzip import *\nassert export is tfzip.export and Record is tfzip.Record\n"
+    code += "assert not hasattr(tfzip, 'exports')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    told = pydoc.render_doc(tfzip, renderer=pydoc.plaintext)
+    for name in set(tfzip.__all__) - {"__version__"}:
+        assert f"    class {name}(" in told or f"    {name}(" in told, name
+
+
+def test_what_is_pickled_is_found_again_by_who_imported_nothing():
+    values = [tfzip.Failure("a.png", "decode", "no image"), tfzip.UsageError("wrong"), tfzip.export, tfzip.Record]
+    code = f"import pickle; values = pickle.loads({pickle.dumps(values)!r})\n"
+    code += "import tfzip; assert values[0].filename == 'a.png' and values[2:] == [tfzip.export, tfzip.Record]"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("asked", [None, [], *([name] for name in COMMANDS)], ids=str)
+def test_importing_tfzip_or_asking_for_help_imports_nothing_that_takes_its_time(asked):
+    code = "import sys, tfzip\n"
+    if asked is not None:
+        code += f"import tfzip.cli\ntry: tfzip.cli.main({[*asked, '--help']})\nexcept SystemExit: pass\n"
+    code += "loaded = {name.split('.')[0] for name in sys.modules} | set(sys.modules)\n"
+    code += f"assert not {HEAVY} & loaded, {HEAVY} & loaded"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

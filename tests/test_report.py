@@ -19,7 +19,8 @@ import tensorflow as tf
 
 import tfzip
 from tfzip import cli, figures, gallery, naming
-from tfzip.selection import Rules, select_rows
+from tfzip.rules import Rules
+from tfzip.selection import select_rows
 
 
 class Page(HTMLParser):

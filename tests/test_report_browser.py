@@ -16,7 +16,7 @@ import reports_made
 from PIL import Image
 
 import tfzip
-from tfzip import cli, naming, selection
+from tfzip import cli, naming, rules, selection
 from tfzip.errors import UsageError
 from tfzip.evaluate import lacks
 
@@ -326,7 +326,7 @@ def test_as_many_are_selected_and_by_the_command_that_is_shown(look, kind, capsy
 
 def selected(export, threshold):
     try:
-        return len(selection.select_rows(export, selection.Rules(min_confidence=threshold)).choice.rows)
+        return len(selection.select_rows(export, rules.Rules(min_confidence=threshold)).choice.rows)
     except UsageError:
         return 0
 

@@ -24,6 +24,7 @@ from tfzip import cli, selection
 from tfzip.errors import CorruptError, OutputExistsError, UsageError
 from tfzip.layout import Layout
 from tfzip.read import Export
+from tfzip.rules import Rules
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +203,9 @@ def test_calibrated_scores_are_less_sure_where_the_model_is_too_sure(labelled, t
 
 
 def test_a_temperature_of_a_sample_is_about_that_of_all(labelled, monkeypatch):
-    of_all = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    of_all = selection.select_rows(labelled, Rules(calibrate=True)).temperature
     monkeypatch.setattr(selection, "FITTED", 300)
-    of_some = selection.select_rows(labelled, selection.Rules(calibrate=True)).temperature
+    of_some = selection.select_rows(labelled, Rules(calibrate=True)).temperature
     assert of_some != of_all
     assert 0.7 < of_some / of_all < 1.4
 
@@ -333,7 +334,7 @@ def test_scores_that_are_no_probabilities_give_no_nan(tmp_path):
     scores = forged.column(lambda _: np.array(odd, np.float32))
     export = forged_export(tmp_path / "export", scores=scores, truth=forged.column(lambda a: a * 0 + 1))
     for asked in [{"temperature": 1e-300}, {"temperature": 1e300}, {"calibrate": True}, {"use_truth": True}]:
-        rules = selection.Rules(soft=True, **asked)
+        rules = Rules(soft=True, **asked)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             chosen = selection.select_rows(export, rules)
@@ -348,7 +349,7 @@ def test_classes_of_one_name_and_names_that_are_numbers(tmp_path):
     export = forged_export(tmp_path / "export", **forged.renamed(forged.make_export(tmp_path / "a"), ["2", "bee", "2"]))
     found = {}
     for name in ("2", 2, 0):
-        found[name] = set(selection.select_rows(export, selection.Rules(min_confidence={name: 1.0})).label.tolist())
+        found[name] = set(selection.select_rows(export, Rules(min_confidence={name: 1.0})).label.tolist())
     assert found == {"2": {1}, 2: {0, 1}, 0: {1, 2}}
     chosen = tfzip.select(export, tmp_path / "out")
     assert [record.target.text for record in chosen.records()] == [
@@ -556,7 +557,7 @@ def test_every_option_of_the_command_is_an_option_of_the_call():
     import dataclasses
 
     parsed = cli.parser().parse_args(["select", "OUT", "--out", "OUT2"])
-    for field in dataclasses.fields(selection.Rules):
+    for field in dataclasses.fields(Rules):
         given = getattr(parsed, field.name)
         expected = [] if field.name in ("min_confidence", "others") else field.default
         assert given == expected, field.name

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfzip import headers
-from tfzip.record import MAX_PIXELS
+from tfzip.defaults import MAX_PIXELS
 
 
 class Bound(NamedTuple):

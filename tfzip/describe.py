@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tfzip.options import flag
 from tfzip.read import Export
 from tfzip.record import SCORES
-from tfzip.selection import Rules
+from tfzip.rules import Rules
 
 _SCALES = {
     "raw": "0..255",

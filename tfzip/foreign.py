@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfzip import formats, pillow
 from tfzip.bounds import Bound, bounded
-from tfzip.record import MAX_PIXELS
+from tfzip.defaults import MAX_PIXELS
 
 _INSTALL = "pip install 'tfzip[formats]'"
 _ORIENTATION = 0x0112

@@ -16,7 +16,6 @@ from tfzip.index import INDEX, Index
 from tfzip.naming import ShardName
 from tfzip.read import TFX_FOLDER
 
-LAYOUTS = ("flat", "tfx")
 RUN = "run.json"
 REPORT = "report.html"
 _WORK = ".tfzip"

@@ -10,9 +10,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from tfzip import naming
+from tfzip.defaults import MAX_PIXELS
 from tfzip.errors import UsageError
-from tfzip.layout import LAYOUTS
-from tfzip.record import MAX_PIXELS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,6 +33,7 @@ INTERPOLATIONS = (
 EXIF_ORIENTATIONS = ("ignore", "apply")
 ALPHAS = ("drop", "white", "black")
 SOURCE_LABELS = ("none", "folder")
+LAYOUTS = ("flat", "tfx")
 COMPRESSIONS = ("gzip", "none")
 ON_NONFINITE = ("keep", "fail", "quarantine")
 ON_ERROR = ("quarantine", "fail")
@@ -55,6 +55,9 @@ _CHOICES = {
 MOST_SHARDS = 99_999
 _MOST = {"shards": MOST_SHARDS, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+SHAPE = ("name", "split", "layout", "shard_size", "shard_records", "compression", "overwrite")
+"""The options that say how a training set lies on disk."""
 
 
 @dataclass(frozen=True)

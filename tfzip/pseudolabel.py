@@ -15,7 +15,8 @@ from tfzip.errors import UsageError
 from tfzip.options import SCALES
 from tfzip.read import Export
 from tfzip.record import FILENAME
-from tfzip.selection import Rules, select_rows
+from tfzip.rules import Rules
+from tfzip.selection import select_rows
 
 _SHUFFLED = 1 << 28  # bytes of images that a shuffle holds, about
 _FEWEST_SHUFFLED = 64

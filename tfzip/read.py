@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tfzip import framing, storage
+from tfzip.defaults import MAX_PIXELS
 from tfzip.errors import CorruptError, DataError, FilenameNotFoundError, NotAnExportError, UsageError, reason
 from tfzip.index import INDEX, Index
 from tfzip.manifest import feature_specs
@@ -28,7 +29,6 @@ from tfzip.record import (
     ENCODED,
     FILENAME,
     FORMAT_VERSION,
-    MAX_PIXELS,
     OUTPUT,
     SCORES,
     Failure,

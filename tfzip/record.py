@@ -57,12 +57,6 @@ UNKNOWN = -1
 INDEXED_SCORES = 128
 """Scores of up to this many classes are also columns of the index."""
 
-MAX_PIXELS = 180_000_000
-"""What an image may claim to hold unless more is asked for: what TensorFlow's decoder of JPEG makes in colour at most
-(2**29 bytes) and at which Pillow sees a bomb; more than any camera takes in one shot, phones that make 200 million of
-fewer aside."""
-
-
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 

@@ -15,15 +15,13 @@ import numpy.typing as npt
 from tfzip import describe, figures, gallery, naming, page, storage, thumbnails
 from tfzip.cards import cards, records_of
 from tfzip.classes import Members, class_members
+from tfzip.defaults import MIN_CONFIDENCE
 from tfzip.errors import OutputError, UsageError
 from tfzip.evaluate import Evaluation, evaluate, lacks
 from tfzip.layout import REPORT
 from tfzip.read import Export
 from tfzip.read import open as open_export
 from tfzip.record import CONFIDENCE, OUTPUT, SCORES, Failure, FeatureSpec
-
-MIN_CONFIDENCE = 0.9
-"""Where the slider stands at first."""
 
 _MOST_CLASSES = 1000  # rows of the table; the rest of them together in one
 _MATRIX = 20  # classes in the confusion matrix

@@ -16,23 +16,19 @@ import numpy as np
 from tfzip import dataset_info, index, naming, record, run, schema, selection, storage
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
 from tfzip.layout import Layout
-from tfzip.options import MOST_SHARDS, Options
+from tfzip.options import MOST_SHARDS, SHAPE, Options
 from tfzip.read import Export
 from tfzip.read import open as open_export
 from tfzip.record import FeatureSpec, Shard
-from tfzip.selection import Rules, Selection
+from tfzip.rules import VALIDATION, Rules
+from tfzip.selection import Selection
 from tfzip.version import __version__
 from tfzip.write import ShardWriter
-
-VALIDATION = "validation"
-"""The split that holds what is for validation, if it is given no other name."""
 
 _BATCH = 256  # records between two looks at how large a shard has become
 _BATCH_BYTES = 1 << 24  # of them, about: of large images fewer
 _OURS = frozenset(record.class_features(0))
 """What is written here, whatever it was; other `image/class/*` of a TFRecord, as ImageNet's synset, stay."""
-SHAPE = ("name", "split", "layout", "shard_size", "shard_records", "compression", "overwrite")
-"""The options that say how a training set lies on disk."""
 
 
 def select(export: Export, out: str | os.PathLike[str], **asked: Any) -> Export:

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import pillow
+from tfzip.defaults import MAX_PIXELS
 from tfzip.errors import UsageError, reason
-from tfzip.record import MAX_PIXELS, Record
+from tfzip.record import Record
 
 _READ = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000")
 """What Pillow may take a file for. It knows far more formats, and calls other programs for some."""

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from tfzip import dataset_info, framing, naming, schema, storage
+from tfzip.defaults import SAMPLE
 from tfzip.errors import CorruptError, UsageError
 from tfzip.index import Index, labels_text
 from tfzip.lookup import hash_filename, hash_filenames
@@ -21,9 +22,6 @@ from tfzip.metadata import Array
 from tfzip.read import Export
 from tfzip.record import STAGES
 from tfzip.rows import Rows, Said, said, together
-
-SAMPLE = 100
-"""Images that are run through a model again, if not asked otherwise."""
 
 _PART = 1 << 20
 _SHOWN = 5

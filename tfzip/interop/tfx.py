@@ -21,11 +21,11 @@ from tfzip import schema, storage
 from tfzip.errors import ModelError, UsageError
 from tfzip.export import export
 from tfzip.index import INDEX
-from tfzip.options import Options
+from tfzip.options import SHAPE, Options
 from tfzip.read import Export, has_index
 from tfzip.read import open as open_export
-from tfzip.select import SHAPE, VALIDATION, check_validation_split, select
-from tfzip.selection import Rules
+from tfzip.rules import VALIDATION, Rules
+from tfzip.select import check_validation_split, select
 from tfzip.sources import Listed, open_source
 
 try:
