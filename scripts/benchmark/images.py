@@ -12,7 +12,7 @@ def photographs(folder: str, count: int) -> None:
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    for number, crop in enumerate(_crops(375, 500, count)):
+    for number, crop in enumerate(crops(375, 500, count)):
         noisy = np.clip(crop + rng.normal(0, 4, crop.shape), 0, 255).astype(np.uint8)
         tf.io.write_file(f"{folder}/{number:06d}.jpg", tf.io.encode_jpeg(noisy, quality=90))
 
@@ -21,11 +21,12 @@ def thumbnails(folder: str, count: int) -> None:
     """32x32, as PNG."""
     import tensorflow as tf
 
-    for number, crop in enumerate(_crops(32, 32, count)):
+    for number, crop in enumerate(crops(32, 32, count)):
         tf.io.write_file(f"{folder}/{number:06d}.png", tf.io.encode_png(crop))
 
 
-def _crops(height: int, width: int, count: int) -> Iterator[np.ndarray]:
+def crops(height: int, width: int, count: int) -> Iterator[np.ndarray]:
+    """Pieces at random places, uint8."""
     from sklearn.datasets import load_sample_image
 
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """The models: they cost what trained ones cost, and their scores differ from image to image.
 
 The batch normalizations of an untrained network do nothing, so an optimizer deletes them, and its scores are nearly
-the same for every image; so all of that is drawn at random here.
+the same for every image; so theirs and the last layer's weights are drawn at random here, and kept from dying out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
+from benchmark import images
 
 
 def mobilenet() -> Any:
@@ -18,7 +20,8 @@ def mobilenet() -> Any:
     keras.utils.set_random_seed(0)
     pixels = keras.Input((224, 224, 3))
     network = keras.applications.MobileNetV2(weights=None)
-    _as_if_trained(network)
+    some = np.stack([*images.crops(224, 224, 32)]).astype(np.float32)
+    _as_if_trained(network, some / 127.5 - 1)
     return keras.Model(pixels, network(keras.layers.Rescaling(1 / 127.5, -1)(pixels)))
 
 
@@ -42,14 +45,17 @@ def tiny() -> Any:
     return network
 
 
-def _as_if_trained(network: Any) -> None:
+def _as_if_trained(network: Any, pixels: Any = None) -> None:
+    """Draw the weights anew where untrained ones do nothing; take statistics of images, so that no channel dies out."""
     from keras import layers
 
     rng = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            size = layer.gamma.shape
-            gamma, variance = rng.uniform(0.7, 1.5, size), rng.uniform(0.2, 1, size)
-            layer.set_weights([gamma, rng.normal(0, 0.3, size), rng.normal(0, 0.3, size), variance])
+    norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.7, 1.5, norm.gamma.shape))
+        norm.beta.assign(rng.normal(0, 0.3, norm.beta.shape))
+        norm.momentum = 0  # of what was before
+    if norms:
+        network(pixels, training=True)
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([rng.normal(0, 0.2, kernel.shape), bias])

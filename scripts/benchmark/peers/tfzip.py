@@ -50,7 +50,7 @@ def limit(work: Work) -> Callable[[], Any]:
 
 
 def _graph(source: str, model: Any) -> Any:
-    """The dataset inside an export, without its encoding: all that is used here of tfzip's insides, which may change."""
+    """The dataset inside an export, without its encoding: alone in using tfzip's insides, which may change."""
     from tfzip import job, options, pipeline, record, sources
 
     settings = options.Options(quiet=True)
