@@ -39,8 +39,8 @@ def measure(name: str, photographs: int, rounds: int, sides: Sequence[Side]) -> 
                 _tell(f"{name}: round {number}, {side.name}")
                 try:
                     told = _run(name, side, folder)
-                    if side.writes and told["bytes"] < least:
-                        raise FailedError(f"it wrote {told['bytes']} bytes, less than the {least} of the images")
+                    if side.writes and told["bytes"] < 0.9 * least:  # gzip takes a little off
+                        raise FailedError(f"it wrote {told['bytes']} bytes, of images of {least}")
                 except FailedError as error:
                     result["failed"] = str(error)
                     continue

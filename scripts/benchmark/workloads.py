@@ -17,8 +17,8 @@ from benchmark.work import Work, read
 class Side:
     """A row of the table: its name there, the file in `peers` and the function in it.
 
-    One that writes leaves at least as many bytes as the images have. `own` is the head of its column, if it is tfzip's:
-    what the other sides are compared with.
+    One that writes leaves about as many bytes as the images have, or more. `own` is the head of its column, if it is
+    tfzip's: what the other sides are compared with.
     """
 
     name: str
