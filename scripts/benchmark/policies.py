@@ -10,22 +10,20 @@ import csv
 import io
 import json
 import os
-import re
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tfzip
+from benchmark.measure import process
+from benchmark.memory import peak
 from tfzip import cli, policy, record, schema, selection
 from tfzip.index import save_part, write_index
 from tfzip.rules import Rules
@@ -198,21 +196,12 @@ def run(folder: str, name: str) -> None:
     print(json.dumps([time.perf_counter() - started, peak(), chosen]))
 
 
-def peak() -> int:
-    """The most megabytes that this process had; on Linux without those of the process that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.findall(r"VmHWM:\s*(\d+)", status.read_text())[0]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
-
-
 def timed(folder: str, name: str) -> dict[str, Any]:
     """Seconds, megabytes and rows chosen; the dry run's seconds are those of the whole process."""
     started = time.perf_counter()
-    command = [sys.executable, __file__, folder, name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    told = process(sys.executable, "-m", "benchmark.policies", folder, name)
     whole = time.perf_counter() - started
-    seconds, megabytes, chosen = json.loads(done.stdout.splitlines()[-1])
+    seconds, megabytes, chosen = json.loads(told)
     return {"seconds": whole if name == DRY_RUN else seconds, "megabytes": megabytes, "chosen": chosen}
 
 

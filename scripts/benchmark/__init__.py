@@ -1,0 +1,1 @@
+"""tfzip against its peers, side by side in one run: what `scripts/bench` runs."""
