@@ -75,6 +75,9 @@ _FORM = {
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
 }
 
+_FLAGS = (("model", "frozen"), ("pixels", "fast_jpeg"))
+"""What is true or false, and false where an older manifest does not say."""
+
 _SELECTION = {"rules": {}, "from": [{"name": _NAME, "records": _COUNT}]}
 """Of what `select` wrote, whose manifest alone has it: what is told of it."""
 
@@ -95,6 +98,9 @@ def parse_manifest(text: str) -> dict[str, Any]:
 def check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raise CorruptError unless the manifest has all that reading relies on, and does not contradict itself."""
     _check(manifest, _FORM, "")
+    for entry, key in _FLAGS:
+        if not isinstance(value := (manifest[entry] or {}).get(key, False), bool):
+            raise CorruptError(f"{entry}.{key} cannot be {_shown(value)}")
     if "selection" in manifest:
         _check(manifest["selection"], _SELECTION, "selection.")
     counts, shards = manifest["counts"], manifest["shards"]
