@@ -640,8 +640,9 @@ def test_the_terminal_tells_of_detections(detected, capsys):
 OWN = ("where", "sure", "what", "many")
 
 
-@pytest.mark.parametrize("names", [OWN, OWN[:3]], ids=["with their number", "without"])
-@pytest.mark.parametrize("task", ["detection", "auto"])
+@pytest.mark.parametrize(
+    ("names", "task"), [(OWN, "detection"), (OWN[:3], "auto")], ids=["with their number", "without"]
+)
 def test_outputs_of_other_names_are_named_in_order(names, task, images, tmp_path):
     function = lambda photo: detections(photo, names)  # noqa: E731
     export = tfzip.export(
