@@ -125,7 +125,7 @@ def test_it_holds_whatever_is_made_of_the_image(pictures, tmp_path, channels, op
 
 @pytest.mark.parametrize("size", [(20_000, 3), (3, 20_000), (16_000, 1)])
 @pytest.mark.parametrize("kind", ["png", "jpeg", "progressive", "gif"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_long_thin_image_is_no_large_one(kind, size, channels):
     encoded = MADE[kind](*size)
     expected = tf.io.decode_image(encoded, channels=0 if kind == "gif" else channels, expand_animations=False)

@@ -253,7 +253,9 @@ def heeding():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path, number, code):
     many, out = tmp_path / "many", tmp_path / "out"
     many.mkdir()

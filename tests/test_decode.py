@@ -320,7 +320,7 @@ def test_nothing_is_encoded_anew_unless_asked(photographs):
 LOSSLESS = ["colour.png", "grey.png", "palette.png", "black_and_white.png", "rgba.png", "flower_upright.png"]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_encoded_anew_as_png_an_image_keeps_size_and_pixels(photographs, coloured, odd, channels):
     decode = decoder(SIZE, channels, tf.float32, reencode=("png", 0))
     for pictures in (photographs, odd):

@@ -114,7 +114,10 @@ def calls_of_last_batches(outcomes):
 LAST = {"batch_size": 190}  # of 400: batches of 190, 190 and 20
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+QUICK = ("folder", "tar.gz", "tfrecord", "dataset")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in GRAPHS])
 def test_no_source_does_anything_in_python_for_each_image(many, digits_model, name):
     full, rest = calls_of_last_batches(pipeline.outcomes(job_of(many[name], digits_model, **LAST)))
     assert abs(full - rest) < 0.1 * 170

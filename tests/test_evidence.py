@@ -405,9 +405,10 @@ def assert_prepares_as(scale, preprocess_input):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("NASNetMobile", "DenseNet121"))) for n in APPLICATIONS]
-)
+LARGE = ("DenseNet121", "NASNetMobile", "ResNet50", "ResNet50V2")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in APPLICATIONS])
 def test_an_application_shows_the_range_of_its_preprocess_input(name):
     module, origin = APPLICATIONS[name]
     scale = gathered(application(name)).scale

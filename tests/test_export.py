@@ -55,7 +55,9 @@ def digits_by_hand(digits, digits_model):
     return encoded, predictions_by_hand(digits_model, folder, sorted(encoded))
 
 
-@pytest.mark.parametrize("form", ["keras", "saved_model", "object"])
+@pytest.mark.parametrize(
+    "form", ["keras", *(pytest.param(form, marks=pytest.mark.slow) for form in ("saved_model", "object"))]
+)
 @pytest.mark.parametrize(
     "options",
     [
@@ -472,7 +474,7 @@ def test_zipfile_csv_and_numpy_read_the_index(plain):
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
 
 
-@pytest.mark.parametrize("image", ["keep", "jpeg:90", "png", "none"])
+@pytest.mark.parametrize("image", ["keep", "jpeg:90", pytest.param("png", marks=pytest.mark.slow), "none"])
 def test_a_record_holds_the_image_that_was_asked_for(photographs, photographs_model, tmp_path, image):
     export = tfzip.export(str(photographs), photographs_model, str(tmp_path / "out"), quiet=True, image=image, limit=60)
     kept = tfzip.export(str(photographs), photographs_model, str(tmp_path / "kept"), quiet=True, limit=60)

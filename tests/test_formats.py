@@ -400,10 +400,15 @@ def test_a_loop_over_an_export_gives_the_pictures(exports):
     assert differences(found, {name: odd.rgba[..., :3] for name, odd in FILES.items()}) == {}
 
 
-@pytest.mark.parametrize(("alpha", "background"), [("white", 255), ("black", 0)])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_transparent_images_are_laid_on_a_background(folder, tmp_path, alpha, background, channels):
-    found = {}
+@pytest.mark.parametrize(
+    ("channels", "alpha"),
+    [
+        *((1, "white"), (3, "black"), (4, "white")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, "black"), (3, "white"), (4, "black"))),
+    ],
+)
+def test_transparent_images_are_laid_on_a_background(folder, tmp_path, channels, alpha):
+    found, background = {}, {"white": 255, "black": 0}[alpha]
     for name, record in records(exported(folder, tmp_path / "out", channels, alpha=alpha)).items():
         found[name] = pixels(record, channels)
     expected = {}
@@ -724,7 +729,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [3, *(pytest.param(channels, marks=pytest.mark.slow) for channels in (1, 4))])
 def test_a_file_that_is_no_image_fails_with_its_reason(tmp_path, monkeypatch, channels):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as TFDS does once it has looked at an image
     write(tmp_path / "in", {"good": FILES["png/rgb 8"].encoded, **{name: bad for name, (bad, _) in BAD.items()}})

@@ -27,7 +27,7 @@ BROKEN = "broken.png"
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Crops of real photographs in the model's own size, so that no resize comes between; one file is broken."""
+    """Crops of real photographs in the model's own size, so that no resize comes between: their folder, and pixels."""
     from sklearn.datasets import load_sample_images
 
     folder = tmp_path_factory.mktemp("crops")
@@ -45,8 +45,15 @@ def images(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(file.getvalue())
         pixels[name] = tf.io.decode_image(file.getvalue(), channels=3).numpy()
-    (folder / BROKEN).write_bytes(b"\x89PNG\r\n\x1a\nand no more")
     return str(folder), pixels
+
+
+@pytest.fixture(scope="module")
+def and_broken(images, tmp_path_factory):
+    """A folder of the same, and of a file that is broken."""
+    folder = shutil.copytree(images[0], tmp_path_factory.mktemp("broken") / "crops")
+    (folder / BROKEN).write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -297,13 +304,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_model_gives_the_same_scores(form, images, scores, photographs_model, tmp_path, monkeypatch):
-    folder, _ = images
+def test_every_form_of_a_model_gives_the_same_scores(
+    form, and_broken, scores, photographs_model, tmp_path, monkeypatch
+):
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("my_models", None)
     model, options = FORMS[form](photographs_model, tmp_path)
     options = {"quiet": True, "batch_size": "auto" if "batch" in form else 4, **options}
-    export = tfzip.export(folder, model, str(tmp_path / "out"), **options)
+    export = tfzip.export(and_broken, model, str(tmp_path / "out"), **options)
     found = {export[row].filename: export[row].prediction for row in range(len(export))}
     assert found.keys() == scores.keys()
     tolerance = 1e-3 if "float16 in and out" in form else 1e-5
@@ -325,7 +333,7 @@ def test_the_last_batch_of_a_fixed_size_is_filled_up_and_the_filling_not_written
 
 
 def test_where_a_batch_of_a_fixed_size_fails_its_images_are_done_one_by_one(
-    images, scores, photographs_model, tmp_path
+    images, and_broken, scores, photographs_model, tmp_path
 ):
     """One that the model itself refuses takes none of its batch along."""
     refused = "2/08.png"
@@ -338,7 +346,7 @@ def test_where_a_batch_of_a_fixed_size_fails_its_images_are_done_one_by_one(
             return photographs_model(tf.identity(photo))
 
     path = serve(photographs_model, tmp_path, function, shape=(5, *SHAPE))
-    export = tfzip.export(images[0], path, str(tmp_path / "out"), quiet=True, scale="raw")
+    export = tfzip.export(and_broken, path, str(tmp_path / "out"), quiet=True, scale="raw")
     assert {(f.filename, f.stage) for f in export.failures} == {(BROKEN, "decode"), (refused, "predict")}
     assert any("too good" in failure.error for failure in export.failures)
     found = {item.filename: item.prediction.scores for item in export[:]}
@@ -632,8 +640,9 @@ def test_the_terminal_tells_of_detections(detected, capsys):
 OWN = ("where", "sure", "what", "many")
 
 
-@pytest.mark.parametrize("names", [OWN, OWN[:3]], ids=["with their number", "without"])
-@pytest.mark.parametrize("task", ["detection", "auto"])
+@pytest.mark.parametrize(
+    ("names", "task"), [(OWN, "detection"), (OWN[:3], "auto")], ids=["with their number", "without"]
+)
 def test_outputs_of_other_names_are_named_in_order(names, task, images, tmp_path):
     function = lambda photo: detections(photo, names)  # noqa: E731
     export = tfzip.export(

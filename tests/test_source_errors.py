@@ -342,7 +342,7 @@ def test_a_record_of_a_name_that_came_before_fails_and_names_both(few, export, t
     assert tfzip.verify(made) == []
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("kind", ["pairs", "generator", "dataset", "skipping"])
 def test_an_item_of_a_name_that_came_before_fails_and_names_both(few, export, digits_model, tmp_path, kind, batch):
     pairs, options = [*twice(few), *pairs_of(few)[3:], pairs_of(few)[2]], {}
