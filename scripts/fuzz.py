@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -208,8 +209,9 @@ def forge_record(rng: random.Random, path: str, compression: str) -> None:
     block = rng.choice(records)
     chosen = rng.randrange(len(block))
     block[chosen] = damaged(rng, block[chosen])
-    written = [b"".join(map(framing.frame, block)) for block in records]
-    Path(path).write_bytes(b"".join(map(framing.deflate, written) if compression == "gzip" else written))
+    written = [[piece for record in block for piece in framing.frame(record)] for block in records]
+    blocks = map(framing.deflate, written) if compression == "gzip" else written
+    Path(path).write_bytes(b"".join(itertools.chain.from_iterable(blocks)))
 
 
 def blocks_of(path: str, compression: str) -> list[bytes]:

@@ -147,6 +147,19 @@ def put(row, value):
     return column(change)
 
 
+# Shards.
+
+
+def frame(record):
+    """A record as the TFRecord frame that tfzip writes."""
+    return b"".join(framing.frame(record))
+
+
+def member(frames):
+    """Frames as the gzip member that tfzip writes."""
+    return b"".join(framing.deflate([frames]))
+
+
 # Bombs.
 
 

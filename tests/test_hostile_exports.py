@@ -626,7 +626,7 @@ SHARD_BOMBS = {
     "a shard of zeros": forged.zeros(10),
     "a huge record": stored(forged.frame_header(2**60)) + forged.zeros(10),
     "a large record": stored(forged.frame_header(2**31)) + forged.zeros(10),
-    "a record, and zeros": stored(framing.frame(b"x")) + forged.zeros(10),
+    "a record, and zeros": stored(forged.frame(b"x")) + forged.zeros(10),
 }
 
 
@@ -672,7 +672,7 @@ def test_a_record_that_is_no_example_is_told_by_a_loop_and_by_an_export(tmp_path
     (shard,) = (tmp_path / "out").glob("*.tfrecord-*")
     content = shard.read_bytes()
     _, end = framing.unframe(content)
-    shard.write_bytes(framing.frame(b"\x0a\xff\xffimage/encoded".ljust(end - framing.FRAME_OVERHEAD)) + content[end:])
+    shard.write_bytes(forged.frame(b"\x0a\xff\xffimage/encoded".ljust(end - framing.FRAME_OVERHEAD)) + content[end:])
     with tfzip.open(export.path) as opened, pytest.raises(tfzip.DataError, match="record 0") as caught:
         list(opened)
     assert "image/encoded" not in str(caught.value)

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 
+import forged
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -198,7 +199,7 @@ def test_the_headers_of_a_tfrecord_tell_where_its_records_lie(tmp_path_factory, 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), st.data())
 def test_frames_that_end_early_are_never_fewer_in_silence(records, data):
-    whole = b"".join(map(framing.frame, records))
+    whole = b"".join(map(forged.frame, records))
     ends = np.cumsum([0, *(16 + len(record) for record in records)]).tolist()
     cut = data.draw(st.integers(1, len(whole) - 1).filter(lambda cut: cut not in ends))
     for file in (io.BytesIO(whole[:cut]), igzip.open(io.BytesIO(gzip.compress(whole[:cut])), "rb")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import google_crc32c
@@ -31,8 +31,9 @@ FRAME_OVERHEAD = _HEADER.size + _CRC.size
 DEFLATE_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment] # its stub says instance, not class
 
 _STORED_MEMBER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # of no known system (RFC 1952, 2.3)
-_STORED = struct.Struct("<BHH")  # the block's header: whether it is the last, its length, and its complement
+_STORED = struct.Struct("<BHH")  # a block's header: whether it is the last, its length, and its complement
 _STORED_MOST = 0xFFFF
+_STORED_LAST = _STORED.pack(1, 0, _STORED_MOST)
 _MEMBER_END = struct.Struct("<II")
 _SAMPLE = 1 << 10
 
@@ -47,10 +48,10 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def frame(data: bytes) -> bytes:
-    """One record as a TFRecord frame."""
+def frame(data: bytes) -> list[bytes]:
+    """One record as a TFRecord frame, in pieces: joining them would copy the data."""
     length = len(data).to_bytes(8, "little")
-    return b"".join((length, _CRC.pack(masked_crc(length)), data, _CRC.pack(masked_crc(data))))
+    return [length + _CRC.pack(masked_crc(length)), data, _CRC.pack(masked_crc(data))]
 
 
 def unframe(buffer: bytes, start: int = 0) -> tuple[bytes, int]:
@@ -89,35 +90,34 @@ def unframe_all(buffer: bytes) -> Iterator[tuple[int, bytes]]:
         start = next_start
 
 
-def deflate(frames: bytes) -> bytes:
-    """Frames as one gzip member, mtime 0 (ISA-L level 1: fast, and level 6's size on encoded images).
+def deflate(frames: Sequence[bytes]) -> Sequence[bytes | memoryview]:
+    """Frames, in pieces, as one gzip member, mtime 0 (ISA-L level 1: fast, and level 6's size on encoded images).
 
     One large frame that would hardly shrink, as that of a JPEG, is stored in it as it is, which takes a tenth of the
-    time.
+    time; the member is in pieces, too.
     """
-    if len(frames) > MEMBER_BYTES and not _would_shrink(frames):
+    if sum(map(len, frames)) > MEMBER_BYTES and not _would_shrink(max(frames, key=len)):
         return store(frames)
-    member: bytes = igzip_lib.compress(frames, 1, igzip_lib.COMP_GZIP)
-    return member
+    return [igzip_lib.compress(b"".join(frames), 1, igzip_lib.COMP_GZIP)]
 
 
-def _would_shrink(frames: bytes) -> bool:
-    """Whether three pieces of the bytes, together, become shorter by a twentieth."""
-    starts = (len(frames) * part // 4 for part in (1, 2, 3))
-    sample = b"".join(frames[start : start + _SAMPLE] for start in starts)
-    return len(igzip_lib.compress(sample, 1, igzip_lib.COMP_DEFLATE)) < 0.95 * len(sample)
+def _would_shrink(data: bytes) -> bool:
+    """Whether three samples of the data, together, become shorter by a twentieth."""
+    starts = (len(data) * part // 4 for part in (1, 2, 3))
+    sample = b"".join(data[start : start + _SAMPLE] for start in starts)
+    return len(igzip_lib.compress(sample, 0, igzip_lib.COMP_DEFLATE)) < 0.95 * len(sample)
 
 
-def store(frames: bytes) -> bytes:
-    """Frames as one gzip member, mtime 0, whose blocks hold the bytes as they are (RFC 1951, 3.2.4)."""
-    view = memoryview(frames)
-    parts: list[bytes | memoryview] = [_STORED_MEMBER]
-    for start in range(0, max(len(frames), 1), _STORED_MOST):
-        block = view[start : start + _STORED_MOST]
-        is_last = start + _STORED_MOST >= len(frames)
-        parts += [_STORED.pack(is_last, len(block), len(block) ^ _STORED_MOST), block]
-    parts.append(_MEMBER_END.pack(isal_zlib.crc32(frames), len(frames) & 0xFFFFFFFF))
-    return b"".join(parts)
+def store(frames: Sequence[bytes]) -> Sequence[bytes | memoryview]:
+    """Frames as one gzip member, mtime 0, whose blocks hold the bytes as they are (RFC 1951, 3.2.4); all in pieces."""
+    member: list[bytes | memoryview] = [_STORED_MEMBER]
+    crc = size = 0
+    for piece in frames:
+        for start in range(0, len(piece), _STORED_MOST):
+            block = memoryview(piece)[start : start + _STORED_MOST]
+            member += [_STORED.pack(0, len(block), len(block) ^ _STORED_MOST), block]
+        crc, size = isal_zlib.crc32(piece, crc), size + len(piece)
+    return [*member, _STORED_LAST, _MEMBER_END.pack(crc, size & 0xFFFFFFFF)]
 
 
 class _Member:

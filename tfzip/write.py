@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -27,7 +27,8 @@ class ShardWriter:
         self._gzip = compression == "gzip"
         self._file = storage.open(path, "wb")
         self._hash = hashlib.sha256()
-        self._pending: list[bytes] = []
+        self._pending: list[bytes] = []  # frames, in pieces
+        self._starts: list[int] = []  # of the frames
         self._pending_bytes = 0
         self._locations: list[tuple[int, int, int]] = []
         self._thread = ThreadPoolExecutor(1)
@@ -44,11 +45,12 @@ class ShardWriter:
 
     def _append(self, records: Iterable[bytes]) -> None:
         for record in records:
-            frame = framing.frame(record)
-            if self._pending and self._pending_bytes + len(frame) > self._block_limit:
+            size = len(record) + framing.FRAME_OVERHEAD
+            if self._pending and self._pending_bytes + size > self._block_limit:
                 self._flush()
-            self._pending.append(frame)
-            self._pending_bytes += len(frame)
+            self._starts.append(self._pending_bytes)
+            self._pending += framing.frame(record)
+            self._pending_bytes += size
             self.records += 1
 
     @property
@@ -57,17 +59,14 @@ class ShardWriter:
 
     def _flush(self) -> None:
         """Write the pending frames as one block: a gzip member, or the only frame as it is."""
-        block = b"".join(self._pending)
-        if self._gzip:
-            block = framing.deflate(block)
-        self._file.write(block)
-        self._hash.update(block)
-        start = 0
-        for frame in self._pending:
-            self._locations.append((self.bytes, len(block), start))
-            start += len(frame)
-        self.bytes += len(block)
-        self._pending, self._pending_bytes = [], 0
+        block: Sequence[bytes | memoryview] = framing.deflate(self._pending) if self._gzip else self._pending
+        self._file.writelines(block)
+        for piece in block:
+            self._hash.update(piece)
+        size = sum(map(len, block))
+        self._locations += [(self.bytes, size, start) for start in self._starts]
+        self.bytes += size
+        self._pending, self._starts, self._pending_bytes = [], [], 0
 
     @property
     def sha256(self) -> str:
