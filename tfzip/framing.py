@@ -35,7 +35,7 @@ _STORED = struct.Struct("<BHH")  # a block's header: whether it is the last, its
 _STORED_MOST = 0xFFFF
 _STORED_LAST = _STORED.pack(1, 0, _STORED_MOST)
 _MEMBER_END = struct.Struct("<II")
-_SAMPLE = 1 << 10
+_SAMPLE = 340
 
 _GZIP = 31  # zlib's wbits for a gzip member with its header
 _CHUNK = 1 << 20

@@ -162,48 +162,15 @@ def as_predictor(given: Given) -> Predictor:
 # The graph.
 
 
-def predicter(task: Task) -> Callable[[Element], Element]:
-    """A graph function over a batch: the predictions that `finder` added become features."""
-    label_of = truth.finder(task.names, ())
-
-    def predict(batch: Element) -> Element:
-        found = {name.removeprefix(_KEY): value for name, value in batch.items() if name.startswith(_KEY)}
-        batch = {name: value for name, value in batch.items() if not name.startswith(_KEY)}
-        if "scores" in found:
-            return batch | read(task, batch["slot"], found["scores"])
-        label = found["label"] if "label" in found else label_of(found["text"])
-        text = found["text"] if "text" in found else names_of(label, task)
-        nothing = tf.fill(tf.shape(label), float("nan"))
-        confidence = found.get("confidence", nothing)
-        features = {record.LABEL: label, record.TEXT: text, record.CONFIDENCE: confidence}
-        row = {"label": label, "text": text, "confidence": confidence, "margin": nothing, "entropy": nothing}
-        return batch | features | row
-
-    return predict
-
-
-_KEY = "given/"
-
-
 def finder(given: Given) -> Callable[[Element], Element]:
-    """A graph function over one item: adds its prediction, as `given/scores` or `given/label`, `given/text`, ...
+    """A graph function over one item: adds where its prediction is, as `given/row`. An item that has none fails.
 
-    An item that has none fails.
+    Items that have brought theirs, as `given/scores` or `given/label`, `given/text`, ..., stay as they are.
     """
     if given.brought:
         return lambda item: item
-    columns = {name: tf.constant(values) for name, values in given.columns.items()}
     find = _row_finder(given)
-    read = None if given.scores is None else _scores_reader(given)
-
-    def add(item: Element) -> Element:
-        row = find(item)
-        known = {_KEY + name: tf.gather(values, row) for name, values in columns.items()}
-        if read is not None:
-            known[_KEY + "scores"] = read(row)
-        return {**item, **known}
-
-    return add
+    return lambda item: {**item, _ROW: find(item)}
 
 
 def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
@@ -224,13 +191,49 @@ def _row_finder(given: Given) -> Callable[[Element], tf.Tensor]:
     return find
 
 
+def predicter(given: Given, task: Task) -> Callable[[Element], Element]:
+    """A graph function over a batch: the predictions that `finder` found become features."""
+    label_of = truth.finder(task.names, ())
+    columns = {_KEY + name: tf.constant(values) for name, values in given.columns.items() if not given.brought}
+    read_scores = None if given.brought or given.scores is None else _scores_reader(given)
+
+    def fetched(batch: Element) -> Element:
+        row = batch[_ROW]
+        known = {name: tf.gather(values, row) for name, values in columns.items()}
+        return {**batch, **known, **({} if read_scores is None else {_KEY + "scores": read_scores(row)})}
+
+    def predict(batch: Element) -> Element:
+        batch = batch if given.brought else fetched(batch)
+        found = {name.removeprefix(_KEY): value for name, value in batch.items() if name.startswith(_KEY)}
+        batch = {name: value for name, value in batch.items() if not name.startswith(_KEY)}
+        if "scores" in found:
+            return batch | read(task, batch["slot"], found["scores"])
+        label = found["label"] if "label" in found else label_of(found["text"])
+        text = found["text"] if "text" in found else names_of(label, task)
+        nothing = tf.fill(tf.shape(label), float("nan"))
+        confidence = found.get("confidence", nothing)
+        features = {record.LABEL: label, record.TEXT: text, record.CONFIDENCE: confidence}
+        row = {"label": label, "text": text, "confidence": confidence, "margin": nothing, "entropy": nothing}
+        return batch | features | row
+
+    return predict
+
+
+_KEY = "given/"
+_ROW = _KEY + "row"
+
+
 def _scores_reader(given: Given) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A graph function: a row -> its scores; those of a local file stay there, mapped into memory."""
+    """A graph function: rows [B] -> their scores [B, classes]; those of a local file stay there, mapped into memory.
+
+    It is mapped anew each time: for a batch, not for an item.
+    """
     assert given.scores is not None
     classes, (flat, start) = given.classes, _flat(given.scores)
 
-    def read(row: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.slice(flat(), [start + row * classes], [classes]), tf.float32)
+    def read(rows: tf.Tensor) -> tf.Tensor:
+        places = start + tf.expand_dims(rows * classes, 1) + tf.range(classes, dtype=tf.int64)
+        return tf.cast(tf.gather(flat(), places), tf.float32)
 
     return read
 

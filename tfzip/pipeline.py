@@ -73,7 +73,7 @@ class Stages:
     def _predicter(self, device: str | None) -> Callable[[Element], Element]:
         job = self._job
         if job.given is not None:
-            return predict.marked(join.predicter(job.task), job.predicted)
+            return predict.marked(join.predicter(job.given, job.task), job.predicted)
         return predict.marked(predict.predicter(job.predictor, job.prepare, job.task, device), job.predicted)
 
     def batches(self) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import framing, storage
+
+_AT_ONCE = 1 << 20  # bytes that are written and hashed at once
 
 
 class ShardWriter:
@@ -26,6 +29,7 @@ class ShardWriter:
         self.bytes = 0
         self._gzip = compression == "gzip"
         self._file = storage.open(path, "wb")
+        self._buffer = io.BytesIO()
         self._hash = hashlib.sha256()
         self._pending: list[bytes] = []  # frames, in pieces
         self._starts: list[int] = []  # of the frames
@@ -60,13 +64,19 @@ class ShardWriter:
     def _flush(self) -> None:
         """Write the pending frames as one block: a gzip member, or the only frame as it is."""
         block: Sequence[bytes | memoryview] = framing.deflate(self._pending) if self._gzip else self._pending
-        self._file.writelines(block)
-        for piece in block:
-            self._hash.update(piece)
+        self._buffer.writelines(block)
         size = sum(map(len, block))
         self._locations += [(self.bytes, size, start) for start in self._starts]
         self.bytes += size
+        if self._buffer.tell() > _AT_ONCE:
+            self._empty_buffer()
         self._pending, self._starts, self._pending_bytes = [], [], 0
+
+    def _empty_buffer(self) -> None:
+        with self._buffer.getbuffer()[: self._buffer.tell()] as content:
+            self._file.write(content)
+            self._hash.update(content)
+        self._buffer.seek(0)
 
     @property
     def sha256(self) -> str:
@@ -85,6 +95,7 @@ class ShardWriter:
             self._wait()
             if self._pending or (self._gzip and not self.records):
                 self._flush()
+            self._empty_buffer()
             storage.sync(self._file)
         finally:
             self._abandon()
