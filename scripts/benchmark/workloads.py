@@ -110,7 +110,7 @@ JOINING = (
 WORKLOADS = {
     "mobilenet": Workload(images.photographs, 1, EXPORTS, models.mobilenet, (224, 224), (1, 4)),
     "tiny": Workload(images.thumbnails, 64, EXPORTS, models.tiny, (32, 32), (32, 128)),
-    "write": Workload(images.photographs, 4, WRITING, unit="records/s"),
+    "write": Workload(images.photographs, 16, WRITING, unit="records/s"),
     "join": Workload(images.photographs, 8, JOINING, joined=True, unit="records/s"),
     "get": Workload(images.photographs, 2, GETTING, unit="records/s"),
     "read": Workload(images.photographs, 2, READING, unit="records/s"),
