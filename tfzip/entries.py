@@ -151,7 +151,8 @@ def _from_directory(directory: bytes) -> tuple[_Said, int, bool, int]:
         raise CorruptError("its directory is damaged")
     longs = _longs(name, directory[end : end + extra])
     size, stored, offset = (longs.pop(0) if n == _LARGEST[-1] and longs else n for n in (size, stored, offset))
-    if longs or flags or method not in (STORED, DEFLATED) or (method == STORED and stored != size):
+    newer = version > max(_VERSIONS)  # than a reader of such entries need know
+    if longs or flags or newer or method not in (STORED, DEFLATED) or (method == STORED and stored != size):
         raise CorruptError(f"{name} is not stored as tfzip does it")
     odd = version not in _VERSIONS or made_by not in _MADE_BY or (inside, mode, *time) != (0, _MODE, *_TIME)
     return _Said(name, flags, method, tuple(time), crc, stored, size), offset, odd, end + extra
