@@ -12,6 +12,8 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from tfzip import images
+from tfzip.bounds import Bound
 from tfzip.decode import decoder
 
 SIZE = (32, 48)
@@ -411,3 +413,31 @@ def test_one_bad_image_in_a_dataset_does_not_harm_its_neighbours(photographs):
     assert [element["slot"] for element in found] == [0, 2]
     expected = photographs.keras("stretch", "bilinear", 3)["china.jpg"]
     assert all(np.array_equal(element["pixels"], expected) for element in found)
+
+
+SMALL = Bound(300 * 300)  # photographs have more pixels, and the odd sizes fewer
+
+
+@pytest.mark.parametrize("bound", [images.USUAL, SMALL], ids=["any", "small"])
+@pytest.mark.parametrize("alpha", ["drop", "white"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_decodes_usual_images_gives_the_same_or_leaves_one_out(photographs, coloured, odd, channels, alpha, bound):
+    """In a graph, where it is used; what is left out is never a JPEG or PNG that needs nothing more."""
+    files = {**photographs.encoded, **coloured.encoded, **odd.encoded, **BAD}
+    spec = [tf.TensorSpec((), tf.string)]
+    usual = tf.function(lambda encoded: images.decode_usual(encoded, channels, alpha, bound), spec)
+    left = set()
+    for name, encoded in files.items():
+        try:
+            pixels = usual(encoded)
+        except tf.errors.InvalidArgumentError:
+            left.add(name)
+        else:
+            np.testing.assert_array_equal(pixels, images.decode(tf.constant(encoded), channels, alpha, bound))
+    assert BAD.keys() <= left
+    if bound is SMALL:
+        assert photographs.encoded.keys() <= left
+        assert channels == 4 or alpha == "white" or "31x47.png" not in left
+    elif channels < 4:
+        plain = {*photographs.encoded} if alpha == "drop" else {n for n in photographs.encoded if n.endswith("jpg")}
+        assert not plain & left

@@ -14,6 +14,7 @@ from sources_made import SOURCES, WORDS, example, floats, ints, pictures_of, sco
 
 import tfzip
 from tfzip import cli, images
+from tfzip.bounds import Bound
 from tfzip.errors import SourceError, UsageError
 
 COUNT = 24
@@ -728,19 +729,40 @@ def size():
     return tf.function(images.size, input_signature=[tf.TensorSpec((), tf.string)])
 
 
+@pytest.fixture(scope="module")
+def usual_size():
+    return tf.function(images.size_usual, input_signature=[tf.TensorSpec((), tf.string)])
+
+
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_size_of_an_image_is_what_pillow_finds(name, size):
+def test_the_size_of_an_image_is_what_pillow_finds(name, size, usual_size):
     content = PICTURES[name]()
     height, width = size_by_pillow(content)
     assert height != width or name == "one pixel.jpg"
     assert size(content).numpy().tolist() == [height, width]
     assert images.size(tf.constant(content)).numpy().tolist() == [height, width]
+    if content.startswith((b"\xff\xd8", b"\x89PNG")) and not name.startswith("more behind"):
+        assert usual_size(content).numpy().tolist() == [height, width]
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            usual_size(content)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_whole_image_has_no_size(name, size):
-    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
-        size(BROKEN[name]())
+def test_what_is_no_whole_image_has_no_size(name, size, usual_size):
+    for function in (size, usual_size):
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+            function(BROKEN[name]())
+
+
+def test_too_large_an_image_has_no_size_in_either_way():
+    content, bound = picture("RGB", "PNG", 200, 100), Bound(200 * 100 - 1)
+    for function in (images.size, images.size_usual):
+        traced = tf.function(
+            lambda encoded, function=function: function(encoded, bound), [tf.TensorSpec((), tf.string)]
+        )
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+            traced(content)
 
 
 @pytest.mark.parametrize("image", ["keep", "none"])

@@ -33,7 +33,7 @@ def decoder(
     (`png`, 0), it adds `stored`: the whole image encoded anew, and turned as `exif_orientation` says. `height` and
     `width`, which it adds too, are those of the image that a record holds: of `stored`, or of the file's pixels as
     they lie there, which no orientation turns. With neither pixels nor `stored` to make, nothing is decoded that has
-    a header and an end (see `images.size`). With `only_usual` what few images need is left out (see `images.decode`).
+    a header and an end (see `images.size`). With `only_usual` few images are an error (see `images.decode_usual`).
 
     With `fast_jpeg` a JPEG is decoded at a half, a quarter or an eighth of its size where that is no smaller than
     `size`: its decoder takes means of pixels, of which the resize then makes others than of the whole image.
@@ -45,15 +45,15 @@ def decoder(
     least = (max(size),) * 2 if size and exif_orientation == "apply" else size
 
     def measure(element: Element) -> Element:
-        height, width = tf.unstack(images.size(element["encoded"], bound, only_usual=only_usual))
+        size = images.size_usual if only_usual else images.size
+        height, width = tf.unstack(size(element["encoded"], bound))
         return {**element, "height": height, "width": width}
 
     def decode(element: Element) -> Element:
         encoded = element["encoded"]
         turn = _turn(encoded) if exif_orientation == "apply" else _leave
-        image = images.decode(
-            encoded, channels, alpha, bound, least=least if fast_jpeg else None, only_usual=only_usual
-        )
+        decode_image = images.decode_usual if only_usual else images.decode
+        image = decode_image(encoded, channels, alpha, bound, least=least if fast_jpeg else None)
         upright = turn(image)
         held = images.size_of(encoded, image) if fast_jpeg else tf.shape(upright if reencode else image, tf.int64)[:2]
         height, width = tf.unstack(held)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from tfzip import formats, npy
@@ -16,6 +13,7 @@ from tfzip.bounds import USUAL, Bound, bounded, checked
 _BACKGROUNDS = {"white": 255, "black": 0}
 _RATIOS = (1, 2, 4, 8)
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PN"
+_LEAST_JPEG = bytes.fromhex("ffd8 ffc0000b080001000101011100 ffda0008010100003f00")  # one pixel's headers
 
 
 def decode(
@@ -25,7 +23,6 @@ def decode(
     bound: Bound = USUAL,
     *,
     least: tuple[int, int] | None = None,
-    only_usual: bool = False,
 ) -> tf.Tensor:
     """Bytes [] -> uint8 [H, W, channels].
 
@@ -36,14 +33,11 @@ def decode(
         bound: what a file may claim to hold.
         least: height and width that will do: a JPEG then comes at a half, a quarter or an eighth of its size, where
             that is no smaller. None for the whole.
-        only_usual: in a graph, leave out what few images need; those are then an InvalidArgumentError. Building that
-            takes far longer than building the rest.
 
     Raises:
         InvalidArgumentError: no whole image, too large a one, or of a format that TensorFlow lacks.
     """
     side, codecs = math.isqrt(bound.pixels), _codecs(channels, alpha)
-    nothing = np.zeros((0, 0, channels), np.uint8)
 
     def plain() -> tf.Tensor:
         return _decode_image(encoded, channels)
@@ -57,10 +51,40 @@ def decode(
 
     def jpeg_or_other() -> tf.Tensor:
         is_plain = _is_small_jpeg(encoded, side, channels) if "jpeg" in codecs else tf.constant(False)
-        return tf.cond(is_plain, jpeg, lambda: _aside(other, encoded, nothing if only_usual else None))
+        return tf.cond(is_plain, jpeg, lambda: _aside(other, encoded))
 
     image = tf.cond(_is_small_png(encoded, side), plain, jpeg_or_other) if "png" in codecs else jpeg_or_other()
     return tf.ensure_shape(image, (None, None, channels))
+
+
+def decode_usual(
+    encoded: tf.Tensor,
+    channels: int,
+    alpha: str = "drop",
+    bound: Bound = USUAL,
+    *,
+    least: tuple[int, int] | None = None,
+) -> tf.Tensor:
+    """As `decode`, of what most images are: a JPEG or PNG whose decoder itself gives what is wanted.
+
+    Any other is an InvalidArgumentError. In a graph this is built far faster; without `least` it has no branches.
+    """
+    side, codecs = math.isqrt(bound.pixels), _codecs(channels, alpha)
+    is_png = _is_small_png(encoded, side) if "png" in codecs else tf.constant(False)
+    shape = tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, encoded))  # an error if it is neither
+    usual = _only_if(_fits(shape, side, channels) if codecs else tf.constant(False), encoded)
+    if least is None:
+        image = _decode_image(usual, channels)
+    else:
+        image = tf.cond(is_png, lambda: _decode_image(usual, channels), lambda: _decode_jpeg_at(usual, channels, least))
+    return tf.ensure_shape(image, (None, None, channels))
+
+
+def _only_if(condition: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """The value; an InvalidArgumentError unless the condition holds."""
+    # tf.debugging.Assert looks up the source of the whole call stack: more work than all the rest here.
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=condition, data=["an unusual image"])]):
+        return tf.identity(value)
 
 
 def _decode_jpeg_at(encoded: tf.Tensor, channels: int, least: tuple[int, int]) -> tf.Tensor:
@@ -91,25 +115,42 @@ def _codecs(channels: int, alpha: str) -> tuple[str, ...]:
     return ("jpeg", "png") if alpha == "drop" else ("jpeg",)
 
 
-def size(encoded: tf.Tensor, bound: Bound = USUAL, *, only_usual: bool = False) -> tf.Tensor:
+def size(encoded: tf.Tensor, bound: Bound = USUAL) -> tf.Tensor:
     """Bytes [] -> int64 [2], height and width, without decoding a JPEG or PNG that has its header and its end.
 
-    Other files are decoded, which tells why they are none; or, in a graph, left out, as `decode` does. Too large an
-    image is an InvalidArgumentError.
+    Other files are decoded, which tells why they are none. Too large an image is an InvalidArgumentError.
     """
-    nothing = np.zeros(2, np.int64)
 
     def decoded(encoded: tf.Tensor) -> tf.Tensor:
         return tf.shape(decode_as_is(encoded, bound), tf.int64)[:2]
 
     found = tf.case(
         [
-            (_ends(encoded, _JPEG, b"\xff\xd9"), lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2]),
-            (_ends(encoded, _PNG, b"IEND\xaeB`\x82"), lambda: _png_size(encoded)),
+            (_is_whole_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2]),
+            (_is_whole_png(encoded), lambda: _png_size(encoded)),
         ],
-        default=lambda: _aside(decoded, encoded, nothing if only_usual else None),
+        default=lambda: _aside(decoded, encoded),
     )
     return checked(found, bound)
+
+
+def size_usual(encoded: tf.Tensor, bound: Bound = USUAL) -> tf.Tensor:
+    """As `size`, of a JPEG or PNG that has its header and its end, without branches.
+
+    Any other is an InvalidArgumentError.
+    """
+    is_png = _is_whole_png(encoded)
+    usual = _only_if(is_png | _is_whole_jpeg(encoded), encoded)
+    jpeg = tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, usual), tf.int64)[:2]
+    return checked(tf.where(is_png, _png_size(usual), jpeg), bound)
+
+
+def _is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return _ends(encoded, _JPEG, b"\xff\xd9")
+
+
+def _is_whole_png(encoded: tf.Tensor) -> tf.Tensor:
+    return _ends(encoded, _PNG, b"IEND\xaeB`\x82")
 
 
 def _ends(encoded: tf.Tensor, begin: bytes, end: bytes) -> tf.Tensor:
@@ -130,7 +171,6 @@ def decode_as_is(encoded: tf.Tensor, bound: Bound = USUAL, grey: Sequence[str] =
     A JPEG or PNG is made grey by its decoder if `grey` names the format, which rounds otherwise than `_convert`.
     """
     encoded = bounded(encoded, bound)
-    # tf.debugging.Assert looks up the source of the whole call stack: more work than all the rest here.
     tf.raw_ops.Assert(condition=~formats.is_lacking(encoded), data=["TensorFlow lacks the format"])
     branches = {
         "npy": lambda: npy.decode(encoded, bound),
@@ -163,30 +203,26 @@ def _is_small_png(encoded: tf.Tensor, side: int) -> tf.Tensor:
 
 def _is_small_jpeg(encoded: tf.Tensor, side: int, channels: int) -> tf.Tensor:
     """Whether these are a JPEG that claims no longer sides, and can be so many channels: CMYK cannot be grey."""
-    most = [min(side, 2**16), min(side, 2**16), 3 if channels == 1 else 4]
     return tf.cond(
         tf.strings.substr(encoded, 0, 3) == _JPEG,
-        lambda: tf.reduce_all(tf.image.extract_jpeg_shape(encoded) <= most),
+        lambda: _fits(tf.image.extract_jpeg_shape(encoded), side, channels),
         lambda: tf.constant(False),
     )
+
+
+def _fits(shape: tf.Tensor, side: int, channels: int) -> tf.Tensor:
+    """Whether a JPEG of a shape [3] has no longer sides, and can be so many channels: CMYK cannot be grey."""
+    return tf.reduce_all(shape <= [min(side, 2**16), min(side, 2**16), 3 if channels == 1 else 4])
 
 
 def _decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels, expand_animations=False)
 
 
-def _aside(
-    function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, instead: npt.NDArray[Any] | None = None
-) -> tf.Tensor:
-    """Call a function that few images need, as one operation: the others pay for each operation they pass by.
-
-    If something is given `instead`, a graph fails here rather than hold the function.
-    """
+def _aside(function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor) -> tf.Tensor:
+    """Call a function that few images need, as one operation: the others pay for each operation they pass by."""
     if tf.executing_eagerly():
         return function(encoded)
-    if instead is not None:
-        tf.raw_ops.Assert(condition=False, data=["an unusual image"])
-        return tf.constant(instead)
     signature = [tf.TensorSpec((), tf.string)]
     attributes = {"_noinline": True}
     return tf.function(function, signature, autograph=False, experimental_attributes=attributes)(encoded)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, devices, encode, foreign, interrupt, join, naming, predict, truth
+from tfzip import decode, devices, encode, foreign, interrupt, join, naming, predict, straight, truth
 from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError, reason
@@ -37,7 +37,7 @@ class Stages:
     def __init__(self, job: Job, first: int = 0, *, only_usual: bool = False) -> None:
         """The slots before `first` are done: they are left out, or read again and told by a hash if in a stream.
 
-        With `only_usual` the graph loses the images that few have (see `images.decode`).
+        With `only_usual` the graph loses the images that few have (see `images.decode_usual`).
         """
         ready, options = job.predictor, job.options
         self._job, self._first = job, first
@@ -102,7 +102,7 @@ class Stages:
         """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""
         each = tf.data.Dataset.from_tensor_slices(items)
         new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
-        decoded = new.map(_as_it_is(self.read_and_decode))
+        decoded = straight.mapped(new, self.read_and_decode)
         made = _unchanged if self._devices else self._predict_and_encode
         found = [_one(decoded, self._job.batch_size, made)]
         if self._rereads:
