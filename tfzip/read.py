@@ -382,13 +382,19 @@ class Export:
         import tensorflow as tf
 
         spec = self._parsing()
-        return records.batch(size).map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)
+
+        @tf.autograph.experimental.do_not_convert  # which takes longer than all the rest here
+        def parse(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+            return tf.io.parse_example(batch, spec)
+
+        return records.batch(size).map(parse, tf.data.AUTOTUNE)
 
     def _parsed(self, records: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
         import tensorflow as tf
 
         spec = self._parsing()
 
+        @tf.autograph.experimental.do_not_convert
         def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
             example = tf.io.parse_single_example(record, spec)  # rows of one size are ragged here only by their type
             return {key: v.to_tensor() if isinstance(v, tf.RaggedTensor) else v for key, v in example.items()}

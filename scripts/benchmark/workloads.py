@@ -113,7 +113,7 @@ WORKLOADS = {
     "write": Workload(images.photographs, 16, WRITING, unit="records/s"),
     "join": Workload(images.photographs, 8, JOINING, joined=True, unit="records/s"),
     "get": Workload(images.photographs, 2, GETTING, unit="records/s"),
-    "read": Workload(images.photographs, 2, READING, unit="records/s"),
+    "read": Workload(images.photographs, 16, READING, unit="records/s"),
 }
 TITLES = {
     "mobilenet": "MobileNetV2 on photographs of 500x375, JPEG",

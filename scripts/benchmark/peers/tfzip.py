@@ -51,10 +51,11 @@ def limit(work: Work) -> Callable[[], Any]:
 
 def _graph(source: str, model: Any) -> Any:
     """The dataset inside an export, without its encoding: alone in using tfzip's insides, which may change."""
-    from tfzip import job, options, pipeline, record, sources
+    from tfzip import job, options, pipeline, record, sources, tuning
 
     settings = options.Options(quiet=True)
-    stages = pipeline.Stages(job.prepare(sources.open_source(source, settings), model, settings), only_usual=True)
+    tuned, _ = tuning.tune(job.prepare(sources.open_source(source, settings), model, settings))
+    stages = pipeline.Stages(tuned, only_usual=True)
     stages._encode = lambda batch: {"scores": batch[record.SCORES]}
     return stages.dataset()
 
