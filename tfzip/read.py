@@ -383,23 +383,22 @@ class Export:
 
         spec = self._parsing()
 
-        @tf.autograph.experimental.do_not_convert  # which takes longer than all the rest here
         def parse(batch: tf.Tensor) -> dict[str, tf.Tensor]:
             return tf.io.parse_example(batch, spec)
 
-        return records.batch(size).map(parse, tf.data.AUTOTUNE)
+        # AutoGraph would take longer than all the rest here.
+        return records.batch(size).map(tf.autograph.experimental.do_not_convert(parse), tf.data.AUTOTUNE)
 
     def _parsed(self, records: tf.data.Dataset, parallel: int) -> tf.data.Dataset:
         import tensorflow as tf
 
         spec = self._parsing()
 
-        @tf.autograph.experimental.do_not_convert
         def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
             example = tf.io.parse_single_example(record, spec)  # rows of one size are ragged here only by their type
             return {key: v.to_tensor() if isinstance(v, tf.RaggedTensor) else v for key, v in example.items()}
 
-        return records.map(parse, parallel)
+        return records.map(tf.autograph.experimental.do_not_convert(parse), parallel)
 
     def _parsing(self) -> dict[str, Any]:
         return {key: _parsing(key, feature) for key, feature in self.features.items()}
