@@ -415,6 +415,14 @@ def test_one_bad_image_in_a_dataset_does_not_harm_its_neighbours(photographs):
     assert all(np.array_equal(element["pixels"], expected) for element in found)
 
 
+@pytest.mark.parametrize("decode", [images.decode_usual, images.decode], ids=["usual", "any"])
+def test_a_jpeg_of_more_than_a_mebibyte_is_decoded_whole(decode):
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1000, 3), np.uint8)
+    encoded = tf.io.encode_jpeg(noise, quality=100)
+    assert len(encoded.numpy()) > 1 << 20
+    np.testing.assert_array_equal(decode(encoded, 3), tf.io.decode_jpeg(encoded))
+
+
 SMALL = Bound(300 * 300)  # photographs have more pixels, and the odd sizes fewer
 
 

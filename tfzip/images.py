@@ -13,6 +13,7 @@ from tfzip.bounds import USUAL, Bound, bounded, checked
 _BACKGROUNDS = {"white": 255, "black": 0}
 _RATIOS = (1, 2, 4, 8)
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PN"
+_LONGEST_HEAD = 1 << 20
 _LEAST_JPEG = bytes.fromhex("ffd8 ffc0000b080001000101011100 ffda0008010100003f00")  # one pixel's headers
 
 
@@ -71,7 +72,7 @@ def decode_usual(
     """
     side, codecs = math.isqrt(bound.pixels), _codecs(channels, alpha)
     is_png = _is_small_png(encoded, side) if "png" in codecs else tf.constant(False)
-    shape = tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, encoded))  # an error if it is neither
+    shape = _jpeg_shape_unless(is_png, encoded)  # an error if it is neither
     usual = _only_if(_fits(shape, side, channels) if codecs else tf.constant(False), encoded)
     if least is None:
         image = _decode_image(usual, channels)
@@ -141,8 +142,14 @@ def size_usual(encoded: tf.Tensor, bound: Bound = USUAL) -> tf.Tensor:
     """
     is_png = _is_whole_png(encoded)
     usual = _only_if(is_png | _is_whole_jpeg(encoded), encoded)
-    jpeg = tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, usual), tf.int64)[:2]
-    return checked(tf.where(is_png, _png_size(usual), jpeg), bound)
+    jpeg = _jpeg_shape_unless(is_png, usual)[:2]
+    return checked(tf.where(is_png, _png_size(usual), tf.cast(jpeg, tf.int64)), bound)
+
+
+def _jpeg_shape_unless(is_png: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    """Int32 [3], a JPEG's height, width and channels, all within its first MiB; of a PNG any."""
+    head = tf.strings.substr(encoded, 0, _LONGEST_HEAD)  # the choice copies it
+    return tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, head))
 
 
 def _is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
