@@ -108,7 +108,7 @@ JOINING = (
 )
 
 WORKLOADS = {
-    "mobilenet": Workload(images.photographs, 1, EXPORTS, models.mobilenet, (224, 224), (1, 4)),
+    "mobilenet": Workload(images.photographs, 4, EXPORTS, models.mobilenet, (224, 224), (1, 4)),
     "tiny": Workload(images.thumbnails, 64, EXPORTS, models.tiny, (32, 32), (32, 128)),
     "write": Workload(images.photographs, 16, WRITING, unit="records/s"),
     "join": Workload(images.photographs, 8, JOINING, joined=True, unit="records/s"),
