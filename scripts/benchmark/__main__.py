@@ -41,7 +41,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("scripts/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="that count, of each side")
-    parser.add_argument("--images", type=int, default=1000, help="photographs; 64 times as many thumbnails")
+    parser.add_argument("--images", type=int, default=1000, help="unit of how many each workload has, see its table")
     parser.add_argument("--small", type=int, default=100_000, help="thumbnails of the peak memory; and a tenth of them")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the index that policies choose from")
     names = ", ".join(MEASURED)
