@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_sample_image
 
 from tfzip import framing
 from tfzip.errors import CorruptError
@@ -147,6 +148,15 @@ def test_only_what_is_large_and_hardly_shrinks_is_stored(data, is_stored):
     member = forged.member(data)
     assert (member == b"".join(framing.store([data]))) is is_stored
     assert gzip.decompress(member) == data
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_pixels_of_photographs_are_deflated_and_their_jpegs_are_stored(name):
+    pixels = load_sample_image(name)
+    grey, jpeg = pixels[..., 1].tobytes(), tf.io.encode_jpeg(pixels).numpy()
+    assert len(forged.member(pixels.tobytes())) < 0.9 * pixels.size
+    assert len(forged.member(grey)) < 0.9 * len(grey)
+    assert forged.member(jpeg) == b"".join(framing.store([jpeg]))
 
 
 @pytest.mark.parametrize("level", [0, 1, 9])

@@ -105,7 +105,7 @@ def _would_shrink(data: bytes) -> bool:
     """Whether three samples of the data, together, become shorter by a twentieth."""
     starts = (len(data) * part // 4 for part in (1, 2, 3))
     sample = b"".join(data[start : start + _SAMPLE] for start in starts)
-    return len(igzip_lib.compress(sample, 0, igzip_lib.COMP_DEFLATE)) < 0.95 * len(sample)
+    return len(igzip_lib.compress(sample, 1, igzip_lib.COMP_DEFLATE)) < 0.95 * len(sample)
 
 
 def store(frames: Sequence[bytes]) -> Sequence[bytes | memoryview]:

@@ -82,10 +82,12 @@ class Lookup:
 def _gathered(pieces: Iterable[Hashes], least: int) -> Iterator[Hashes]:
     """The pieces put together to so many at least, but for the last."""
     held: list[Hashes] = []
+    count = 0
     for piece in pieces:
         held.append(piece)
-        if sum(map(len, held)) >= least:
+        count += len(piece)
+        if count >= least:
             yield np.concatenate(held)
-            held = []
+            held, count = [], 0
     if held:
         yield np.concatenate(held)
