@@ -13,6 +13,7 @@ import tensorflow as tf
 import tfzip
 from tfzip import devices
 from tfzip.errors import BrokenSourceError, UsageError
+from tfzip.options import Options
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,22 @@ def test_a_model_that_keeps_state_gets_its_batches_in_order(photos, tmp_path):
     assert beside == inside
 
 
+def test_one_device_is_used_and_told_where_variables_keep_a_model_from_being_on_two(photos, tmp_path):
+    class Counting(tf.Module):
+        def __init__(self):
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1))])
+        def __call__(self, pixels):
+            return tf.reduce_mean(pixels, (2, 3)) + self.count.assign_add(1.0)
+
+    tf.saved_model.save(Counting(), str(tmp_path / "model"))
+    model, out = str(tmp_path / "model"), tmp_path / "out"
+    said = exported(photos, model, out, "CPU:0,CPU:1", "--scale", "raw", "--task", "raw")
+    assert "the model runs on CPU:0\n" in said
+    assert json.loads((out / "run.json").read_text())["devices"] == ["CPU:0"]
+
+
 def test_a_source_that_breaks_ends_the_export_after_what_came_before(digits, digits_model, tmp_path):
     def items():
         for number, image in enumerate(digits[1][:500]):
@@ -128,6 +145,11 @@ def test_a_model_that_fails_on_an_image_fails_on_that_alone(digits, tmp_path):
 def test_a_device_that_is_not_there_is_refused(photos, digits_model, tmp_path, names):
     with pytest.raises(UsageError, match=r"--devices .*CPU:0"):
         tfzip.export(str(photos), digits_model, str(tmp_path / "out"), devices=names, quiet=True)
+
+
+def test_devices_are_given_as_a_text():
+    with pytest.raises(UsageError, match="--devices"):
+        Options(devices=["CPU:0"])
 
 
 def test_without_a_gpu_the_model_stays_in_the_graph():

@@ -573,6 +573,7 @@ IDLE = {
     "exif_orientation": "apply",
     "threshold": 0.7,
     "min_score": 0.7,
+    "devices": "cpu",
 }
 
 

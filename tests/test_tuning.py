@@ -1,16 +1,25 @@
 """How a model is run is chosen on the model itself, kept by whoever goes on, and changes no prediction."""
 
+import io
 import json
 
 import killed
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import tfzip
-from tfzip import predictor, tuning
+from tfzip import images, predictor, tuning
+from tfzip.job import prepare
 from tfzip.options import Options
 from tfzip.sources import open_source
+
+
+def as_bmp(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0]).convert("RGB").save(file, "bmp")
+    return tf.constant(file.getvalue())
 
 
 def run_of(out):
@@ -91,9 +100,27 @@ def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path):
 def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path):
     pinned = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "a"), batch_size=7, parallel=3, quiet=True)
     assert (pinned.manifest["batch_size"], pinned.manifest["parallel"]) == (7, 3)
-    assert {(t["batch_size"], t["parallel"]) for t in run_of(tmp_path / "a")["trials"]} <= {(7, 3)}
+    assert run_of(tmp_path / "a")["trials"] == []
     one = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "b"), batch_size=7, quiet=True)
     assert one.manifest["batch_size"] == 7
+    assert {t["batch_size"] for t in run_of(tmp_path / "b")["trials"]} == {7}
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_a_trial_that_would_take_more_than_its_share_is_not_made(digits, digits_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_SHARE", 1e-6)
+    tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), quiet=True)
+    assert run_of(tmp_path / "out")["trials"] == []
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg, as_bmp], ids=["png", "jpeg", "bmp"])
+def test_freezing_is_judged_by_the_images_of_the_folder(digits, digits_model, tmp_path, encode):
+    for number, pixels in enumerate(digits[1][:4]):
+        (tmp_path / f"{number}.png").write_bytes(encode(pixels).numpy())
+    options = Options(batch_size=4, shards=1)
+    job = prepare(open_source(str(tmp_path), options), digits_model, options)
+    decoded = [images.decode((tmp_path / f"{number}.png").read_bytes(), 1) for number in range(4)]
+    np.testing.assert_array_equal(tuning._pixels(job), job.prepare(tf.cast(decoded, job.predictor.input.dtype)))
 
 
 @pytest.mark.usefixtures("worth_it")

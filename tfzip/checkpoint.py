@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfzip import index, storage
+from tfzip import index, interrupt, storage
 from tfzip.errors import CorruptError, OutputExistsError
 from tfzip.job import Job, shown_function
 from tfzip.layout import Layout
@@ -114,6 +114,7 @@ def _compared(old: Mapping[str, Any], job: Job) -> tuple[Job, list[str]]:
     return job, list(_differences(old, json.loads(json.dumps(_facts(job)))))
 
 
+@interrupt.put_off()
 def _as_it_ran(ready: Predictor, frozen: Any) -> Predictor:
     """The predictor, frozen if it was then."""
     from tfzip import predictor  # here, since it imports TensorFlow

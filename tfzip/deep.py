@@ -6,6 +6,7 @@ of one's own, a function for `--preprocess`) is never looked up by that name, bu
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from itertools import compress
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import naming, pipeline
+from tfzip import naming, pipeline, predictor
 from tfzip.errors import UsageError
 from tfzip.job import load, prepare
 from tfzip.options import Options
@@ -96,6 +97,8 @@ def _differences(export: Export, ready: Predictor, options: Options, rows: npt.N
         return
     records = map(export.__getitem__, rows.tolist())
     job = prepare(python.from_items((record.filename, record.encoded) for record in records), ready, options)
+    if export.manifest["model"].get("frozen"):  # which may have moved scores a little
+        job = dataclasses.replace(job, predictor=predictor.freeze(job.predictor))
     slack = _slack(ready)
     state = " (it keeps state: that may come of other images before)" if ready.stateful else ""
     for outcome in pipeline.outcomes(job):

@@ -42,8 +42,8 @@ def spread(
 ) -> Iterator[Any]:
     """What a function makes of each batch on one of the devices in turn; the results in the order of the batches.
 
-    Each device has two batches at a time, so that it computes one while the other is brought or taken; or all have
-    one, in order, if they are to be done `singly`. An error of the batches' own is raised after what came before it.
+    Two batches a device are at work, so that it computes one while the other is brought or taken; or one in all, in
+    order, if they are to be done `singly`. An error of the batches' own is raised after what came before it.
     """
     threads = 1 if singly else 2 * len(devices)
     waiting: deque[Future[Any]] = deque()

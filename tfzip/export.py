@@ -205,14 +205,14 @@ def _dry_run(job: Job, layout: Layout) -> str:
             f"task    {job.task.name}" + (f", {job.task.classes} classes" if job.task.classes else ""),
             f"out     {storage.join(layout.out, layout.shard_file(0, job.plan.shards if job.plan else 1))}, {shards}",
             f"batches of {job.batch_size}, {job.parallel} at a time; image {options.image}, {options.compression}",
-            *([_told_devices(job)] if job.devices else []),
+            *([_told_devices(job.devices)] if job.devices else []),
             "dry run: nothing was written",
         ]
     )
 
 
-def _told_devices(job: Job) -> str:
-    return f"the model runs on {', '.join(job.devices)}"
+def _told_devices(devices: Sequence[str]) -> str:
+    return f"the model runs on {', '.join(devices)}"
 
 
 # The run.
@@ -222,7 +222,7 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
     """Begin the export, or go on after the shards that are done, and finish it."""
     started = time.time()
     if job.devices and not job.options.quiet:
-        print(_told_devices(job), file=sys.stderr)
+        print(_told_devices(job.used_devices), file=sys.stderr)
     described = schema.schema_text(job.features, job.names)
     dataset_info.load()
     try:
@@ -237,7 +237,7 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
         _write_index(job, layout, described, shards, failures, formats)
         tried = [trial._asdict() for trial in trials]
         version = _tensorflow_version()
-        run.write(layout.work_run, started, counted - before, tried, job.devices, tensorflow=version)
+        run.write(layout.work_run, started, counted - before, tried, job.used_devices, tensorflow=version)
         layout.publish([shard.file for shard in shards])
     except BaseException as error:
         may_go_on = not isinstance(error, UsageError)  # else another call has to be made

@@ -61,6 +61,11 @@ class Job:
         return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
 
     @property
+    def used_devices(self) -> tuple[str, ...]:
+        """The devices that there is work for: several cannot share variables."""
+        return self.devices if self.predictor.frozen else self.devices[:1]
+
+    @property
     def features(self) -> Mapping[str, FeatureSpec]:
         """Of every record: those written, and those that items bring."""
         return {**self.carried, **self.written}
@@ -183,7 +188,7 @@ def _from_given(source: Listed | Stream, options: Options, brought: given.Given 
     return _Forecast(ready, None, lambda pixels: pixels, predictions, task, join.features(predictions, task), names)
 
 
-_OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model")
+_OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model", "devices")
 _OF_PIXELS = ("scale", "preprocess", "resize", "interpolation", "fast_jpeg")
 _OF_DECODING = ("alpha", "exif_orientation")
 

@@ -124,6 +124,8 @@ class Options:
         self._check_numbers()
         if isinstance(self.imports, str):
             raise UsageError(f"--import {self.imports!r}: give a list of module names")
+        if not isinstance(self.devices, str):
+            raise UsageError(f"--devices {self.devices!r}: use a text, as in 'GPU:0,GPU:1'")
         if self.preprocess is not None and self.scale != "auto":
             raise UsageError("--preprocess and --scale: give one of them; a function of your own does the scaling too")
         if self.fast_jpeg and self.reencode:

@@ -58,7 +58,7 @@ class Stages:
             bound=Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
             only_usual=only_usual,
         )
-        self._devices = job.devices if ready.frozen else job.devices[:1]  # several cannot share variables
+        self._devices = job.used_devices
         self._run_on: dict[str, Callable[[Element], Element]] = {}
         self._predict = self._predicter(None)
         carried = job.source.carried
@@ -96,7 +96,8 @@ class Stages:
             batches = _items(job, self._first).interleave(
                 _as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True
             )
-        return batches.prefetch(2 * job.parallel).with_options(threading())
+        ahead = len(self._devices) or job.parallel
+        return batches.prefetch(2 * ahead).with_options(threading())
 
     def _batch(self, items: Element) -> Any:
         """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""

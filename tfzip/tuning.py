@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfzip import frozen, predictor
+from tfzip import frozen, interrupt, predictor
 from tfzip.job import LARGEST_BATCH, Job
 from tfzip.pipeline import Stages, threading
 from tfzip.sources import Listed
@@ -39,6 +39,7 @@ class Trial(NamedTuple):
     images_per_second: float
 
 
+@interrupt.put_off()
 def tune(job: Job) -> tuple[Job, list[Trial]]:
     """The job with what is best for it, and the trials that were made."""
     if job.given is not None or job.predictor.input.takes != "pixels" or job.predictor.stateful:
@@ -58,8 +59,8 @@ def tune(job: Job) -> tuple[Job, list[Trial]]:
 
 def _frozen(job: Job, pixels: tf.Tensor) -> Job:
     """The job with its model frozen if that changes nothing."""
-    ready = predictor.freeze(job.predictor)
-    if ready.frozen and frozen.agree(job.predictor.function(pixels), ready.function(pixels)):
+    as_it_is, ready = job.predictor.function(pixels), predictor.freeze(job.predictor)
+    if ready.frozen and frozen.agree(as_it_is, ready.function(pixels)):
         return dataclasses.replace(job, predictor=ready)
     return job
 
@@ -79,7 +80,7 @@ def _first(job: Job, wanted: int) -> Iterator[Any]:
     """The first items that can be decoded; none of a stream, which cannot give them twice."""
     if not isinstance(job.source, Listed) or job.plan is None:
         return
-    stages = Stages(job, only_usual=True)
+    stages = Stages(job)
     for slot in range(min(len(job.plan.order), _LOOKED_AT)):
         if not wanted:
             return
@@ -100,33 +101,39 @@ class _Search:
     def __init__(self, job: Job, pixels: tf.Tensor) -> None:
         self._job, self._pixels = job, pixels
         self.trials: list[Trial] = []
-        self._deadline = time.monotonic() + _SHARE * self._expected()
-
-    def _expected(self) -> float:
-        """Seconds that the export will take, about; 0 where nobody knows, or it is soon done."""
-        if self._job.images is None:
-            return 0.0
-        started = time.monotonic()
-        self._job.predictor.function(self._pixels)
-        seconds = (time.monotonic() - started) / len(self._pixels) * self._job.images / self._job.parallel
-        return seconds if seconds > WORTH_TUNING else 0.0
+        self._seconds = self._deadline = 0.0
 
     def best(self) -> Job:
         """The job with the best choice found; as it is where there is nothing to choose, or no time."""
         job, options = self._job, self._job.options
-        if time.monotonic() >= self._deadline:
+        any_batch = options.batch_size == "auto" and job.predictor.input.batch is None
+        any_parallel = options.parallel == "auto" and job.parallel > 1
+        if job.images is None or not (any_batch or any_parallel):
             return job
+        self._seconds = self._an_image()
+        expected = self._seconds * job.images / job.parallel
+        if expected < WORTH_TUNING:
+            return job
+        self._deadline = time.monotonic() + _SHARE * expected
         best = self._measured(job.batch_size, job.parallel)
-        if options.batch_size == "auto" and job.predictor.input.batch is None:
+        if best is None:
+            return job
+        if any_batch:
             doubled = self._climbed(best, 2)
             best = doubled if doubled != best else self._climbed(best, 0.5)
-        if options.parallel == "auto" and job.parallel > 1:  # two threads of one core may be slower than one
+        if any_parallel:  # two threads of one core may be slower than one
             best = self._faster(best, self._measured(best.batch_size, job.parallel // 2))
         return dataclasses.replace(job, batch_size=best.batch_size, parallel=best.parallel)
 
+    def _an_image(self) -> float:
+        """Seconds that the model takes for an image, about."""
+        started = time.monotonic()
+        self._job.predictor.function(self._pixels)
+        return (time.monotonic() - started) / len(self._pixels)
+
     def _climbed(self, best: Trial, factor: float) -> Trial:
         largest = min(LARGEST_BATCH, self._job.options.shard_records)
-        while 1 <= (size := int(best.batch_size * factor)) <= largest and time.monotonic() < self._deadline:
+        while 1 <= (size := int(best.batch_size * factor)) <= largest:
             tried = self._faster(best, self._measured(size, best.parallel))
             if tried == best:
                 break
@@ -134,11 +141,14 @@ class _Search:
         return best
 
     @staticmethod
-    def _faster(best: Trial, tried: Trial) -> Trial:
-        return tried if tried.images_per_second > _BETTER * best.images_per_second else best
+    def _faster(best: Trial, tried: Trial | None) -> Trial:
+        return tried if tried and tried.images_per_second > _BETTER * best.images_per_second else best
 
-    def _measured(self, batch_size: int, parallel: int) -> Trial:
-        """Run the model on a batch again and again, as the export will."""
+    def _measured(self, batch_size: int, parallel: int) -> Trial | None:
+        """Run the model on a batch again and again, as the export will; None where no time is left for it."""
+        least = 4 * batch_size * self._seconds  # each thread does two to warm up, and two that count
+        if time.monotonic() + max(least, _TRIAL) > self._deadline:
+            return None
         function, pixels = self._job.predictor.function, _repeated(self._pixels, batch_size)
         batches = tf.data.Dataset.range(2**62).map(lambda _: function(pixels), parallel).with_options(threading())
         done, arrivals = 0, iter(batches)
