@@ -51,7 +51,7 @@ ORDER = [
     ],
     ["sources"],
     ["decode", "encode", "graph", "pairing", "truth"],
-    ["inputs", "parsing", "effects", "evidence", "frozen", "devices", "models.model", "straight"],
+    ["inputs", "parsing", "effects", "evidence", "frozen", "lite", "devices", "models.model", "straight"],
     ["models.keras", "models.function"],
     ["models.saved_model"],
     ["models"],

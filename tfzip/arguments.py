@@ -273,6 +273,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add(group, "parallel", "batches at a time; auto likewise, from one a CPU", type=number, metavar="N")
+    add(
+        group,
+        "runtime",
+        "what computes the model on CPUs: tensorflow, lite (TensorFlow Lite), or auto, the faster in a long export",
+        metavar="WHAT",
+    )
     add(group, "devices", "where the model runs: auto (GPUs, if there are any), cpu, or GPU:0,GPU:1", metavar="NAMES")
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
     add(

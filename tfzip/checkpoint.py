@@ -12,7 +12,7 @@ import itertools
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tfzip import index, interrupt, storage
 from tfzip.errors import CorruptError, OutputExistsError
@@ -22,9 +22,6 @@ from tfzip.options import Options, flag
 from tfzip.record import Failure
 from tfzip.sources import Listed, Stream, planned
 from tfzip.version import __version__
-
-if TYPE_CHECKING:
-    from tfzip.predictor import Predictor
 
 _FREE = frozenset(
     # Options that change no byte of what is written, and those of which the plan says what they come to.
@@ -43,11 +40,12 @@ _FREE = frozenset(
         "batch_size",
         "parallel",
         "devices",
+        "runtime",
     ]
 )
 
 _ON_NONFINITE = flag("on_nonfinite")
-_FROZEN = "the model frozen"
+_FROZEN, _LITE = "the model frozen", "the model run by TensorFlow Lite"
 
 
 class Done(NamedTuple):
@@ -110,16 +108,21 @@ def _compared(old: Mapping[str, Any], job: Job) -> tuple[Job, list[str]]:
     if old.get(_ON_NONFINITE) == "fail":  # then the finished shards hold nothing that could be kept or left out
         old = {**old, _ON_NONFINITE: job.options.on_nonfinite}
     kept: dict[str, Any] = {n: old[n] for n in ("batch_size", "parallel") if getattr(job.options, n) == "auto"}
-    job = dataclasses.replace(job, **kept, predictor=_as_it_ran(job.predictor, old.get(_FROZEN)))
+    job = _as_it_ran(dataclasses.replace(job, **kept), old)
     return job, list(_differences(old, json.loads(json.dumps(_facts(job)))))
 
 
 @interrupt.put_off()
-def _as_it_ran(ready: Predictor, frozen: Any) -> Predictor:
-    """The predictor, frozen if it was then."""
+def _as_it_ran(job: Job, old: Mapping[str, Any]) -> Job:
+    """The job with its model frozen if it was then, and computed by what computed it."""
     from tfzip import predictor  # here, since it imports TensorFlow
 
-    return predictor.freeze(ready) if frozen else ready
+    ready, asked = job.predictor, job.options.runtime
+    if old.get(_FROZEN):
+        ready = predictor.freeze(ready)
+    if asked == "lite" or (asked == "auto" and old.get(_LITE)):
+        ready = predictor.lighten(ready, job.parallel)
+    return dataclasses.replace(job, predictor=ready)
 
 
 def _save_plan(layout: Layout, job: Job) -> None:
@@ -161,6 +164,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "parallel": job.parallel,
         _FROZEN: ready.frozen,
+        _LITE: ready.lite,
         "the kind of device": devices.kind(job.devices),
     }
 

@@ -188,7 +188,7 @@ def _from_given(source: Listed | Stream, options: Options, brought: given.Given 
     return _Forecast(ready, None, lambda pixels: pixels, predictions, task, join.features(predictions, task), names)
 
 
-_OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model", "devices")
+_OF_MODELS = ("signature", "output", "image_size", "weights", "imports", "trust_model", "devices", "runtime")
 _OF_PIXELS = ("scale", "preprocess", "resize", "interpolation", "fast_jpeg")
 _OF_DECODING = ("alpha", "exif_orientation")
 
@@ -384,6 +384,7 @@ def manifest(
             "output": ",".join(task.outputs) or None,
             "scores": ("logits" if task.logits else "probabilities") if task.classes else None,
             "frozen": ready.frozen,
+            "lite": ready.lite,
         },
         "batch_size": job.batch_size,
         "parallel": job.parallel,

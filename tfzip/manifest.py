@@ -75,7 +75,7 @@ _FORM = {
     "shards": [{"file": str, "records": _COUNT, "bytes": _COUNT, "sha256": _SHA256}],
 }
 
-_FLAGS = (("model", "frozen"), ("pixels", "fast_jpeg"))
+_FLAGS = (("model", "frozen"), ("model", "lite"), ("pixels", "fast_jpeg"))
 """What is true or false, and false where an older manifest does not say."""
 
 _SELECTION = {"rules": {}, "from": [{"name": _NAME, "records": _COUNT}]}

@@ -37,6 +37,7 @@ LAYOUTS = ("flat", "tfx")
 COMPRESSIONS = ("gzip", "none")
 ON_NONFINITE = ("keep", "fail", "quarantine")
 ON_ERROR = ("quarantine", "fail")
+RUNTIMES = ("auto", "tensorflow", "lite")
 
 _CHOICES = {
     "task": TASKS,
@@ -51,6 +52,7 @@ _CHOICES = {
     "compression": COMPRESSIONS,
     "on_error": ON_ERROR,
     "on_nonfinite": ON_NONFINITE,
+    "runtime": RUNTIMES,
 }
 MOST_SHARDS = 99_999
 _MOST = {"shards": MOST_SHARDS, "shard_records": 2**62, "limit": 2**62, "batch_size": 2**31 - 1, "parallel": 1024}
@@ -105,6 +107,7 @@ class Options:
     batch_size: str | int = "auto"
     parallel: str | int = "auto"
     devices: str = "auto"
+    runtime: str = "auto"
     on_error: str = "quarantine"
     max_failures: str | int | None = None
     on_nonfinite: str = "keep"

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfzip import effects, frozen, graph, inputs, models, parsing
+from tfzip import effects, frozen, graph, inputs, lite, models, parsing
 from tfzip.errors import ModelError
 from tfzip.inputs import Input
 from tfzip.models.model import Model, Outputs, first_line
@@ -22,7 +22,7 @@ class Predictor:
     `function` is a ConcreteFunction of one batch, as `input.spec` has it, that gives a dict of tensors by output name.
     `fingerprint` is a SHA-256 of the model's file, files, weights or graph; None of predictions that come one by one.
     A `stateful` one must be given its batches one at a time, in order. `labels` are class names that came with it.
-    Of a `frozen` one the function holds constants in place of variables.
+    Of a `frozen` one the function holds constants in place of variables; if it is `lite`, TensorFlow Lite computes it.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Predictor:
     labels: tuple[str, ...]
     model: Any  # keeps the variables alive: a ConcreteFunction does not
     frozen: bool = False
+    lite: bool = False
 
     @property
     def outputs(self) -> Mapping[str, tf.TensorSpec]:
@@ -102,6 +103,14 @@ def freeze(predictor: Predictor) -> Predictor:
         return predictor
     function = frozen.freeze(predictor.function)
     return predictor if function is None else replace(predictor, function=function, frozen=True)
+
+
+def lighten(predictor: Predictor, parallel: int) -> Predictor:
+    """A frozen one computed by TensorFlow Lite, so many calls at a time; itself where that cannot be."""
+    if not predictor.frozen or predictor.input.dtype != tf.float32:
+        return predictor
+    function = lite.convert(predictor.function, parallel)
+    return predictor if function is None else replace(predictor, function=function, lite=True)
 
 
 def _check_same(model: str, found: str | None, wanted: str | None) -> None:

@@ -12,6 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_quiet = False
+
 
 def set_up(*, quiet: bool) -> None:
     """Prepare this process for exports, before TensorFlow is imported.
@@ -19,11 +21,18 @@ def set_up(*, quiet: bool) -> None:
     Each operation runs on one thread, since batches side by side already fill the cores (a fifth faster so). If
     `quiet`, TensorFlow's libraries do not write to standard error: some do while they load, whatever their log level.
     """
+    global _quiet
+    _quiet = quiet
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if quiet:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if "tensorflow" not in sys.modules:
             sys.meta_path.insert(0, _Finder())
+
+
+def hushed() -> contextlib.AbstractContextManager[None]:
+    """In a process set up to be quiet, nothing is written to standard error meanwhile, by C++ nor by Python."""
+    return _no_standard_error() if _quiet else contextlib.nullcontext()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

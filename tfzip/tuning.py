@@ -1,29 +1,40 @@
-"""How a model is run best, found out on the model itself before an export begins: its graph, its batches.
+"""How a model is run best, found out on the model itself before an export begins: its graph, its batches, its kernels.
 
 A graph whose variables became constants is taken where its outputs are the same on the first images. The size of the
-batches, and how many are done side by side, are tried out where the export will take long. Neither is done where it
-would take longer than it saves.
+batches, and how many are done side by side, are tried out where the export will take long; so is TensorFlow Lite, on
+the same condition as that graph. Nothing is done where it would take longer than it saves.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from tfzip import frozen, interrupt, predictor
+from tfzip.errors import UsageError
 from tfzip.job import LARGEST_BATCH, Job
 from tfzip.pipeline import Stages, threading
 from tfzip.sources import Listed
+
+if TYPE_CHECKING:
+    from tfzip.predictor import Predictor
 
 WORTH_FREEZING = 500
 """Images: with fewer, freezing a model takes longer than it saves."""
 
 WORTH_TUNING = 60.0
 """Seconds that an export has to take; a twentieth of them may go into trials."""
+
+WORTH_CONVERTING = 15.0
+"""Seconds that it has to take for a conversion to TensorFlow Lite, which takes one or two, and a trial of both."""
+
+_LITE_BATCH = 4
+"""Times the images of a batch, if Lite computes it: it takes them from memory a few at a time anyway."""
 
 _SHARE = 1 / 20
 _TRIAL = 0.4  # seconds over which a rate is measured
@@ -37,32 +48,44 @@ class Trial(NamedTuple):
     batch_size: int
     parallel: int
     images_per_second: float
+    runtime: str = "tensorflow"
 
 
 @interrupt.put_off()
 def tune(job: Job) -> tuple[Job, list[Trial]]:
-    """The job with what is best for it, and the trials that were made."""
+    """The job with what is best for it, and the trials that were made; UsageError if `runtime` asks what cannot be."""
+    asks_lite = job.options.runtime == "lite"
     if job.given is not None or job.predictor.input.takes != "pixels" or job.predictor.stateful:
-        return job, []
-    if job.images is not None and job.images < WORTH_FREEZING and not job.devices:
+        return (job if not asks_lite else _refuse_lite(job)), []
+    if job.images is not None and job.images < WORTH_FREEZING and not job.devices and not asks_lite:
         return job, []
     pixels = _pixels(job)
     try:
-        job = _frozen(job, pixels)
+        plain, job = job.predictor, _frozen(job, pixels)
         if job.devices:  # a trial on CPUs tells nothing of them
-            return job, []
-        search = _Search(job, pixels)
+            return (job if not asks_lite else _refuse_lite(job)), []
+        search = _Search(job, plain, pixels)
         return search.best(), search.trials
+    except UsageError:
+        raise
     except (tf.errors.OpError, ValueError):  # the model fails on these images, which will be told of each
         return job, []
 
 
+def _refuse_lite(job: Job) -> Job:
+    raise UsageError(
+        f"--runtime lite: TensorFlow Lite cannot compute {job.predictor.name}, or not to the same outputs; leave it out"
+    )
+
+
 def _frozen(job: Job, pixels: tf.Tensor) -> Job:
     """The job with its model frozen if that changes nothing."""
-    as_it_is, ready = job.predictor.function(pixels), predictor.freeze(job.predictor)
-    if ready.frozen and frozen.agree(as_it_is, ready.function(pixels)):
-        return dataclasses.replace(job, predictor=ready)
-    return job
+    ready = predictor.freeze(job.predictor)
+    return dataclasses.replace(job, predictor=ready) if ready.frozen and _agree(job.predictor, ready, pixels) else job
+
+
+def _agree(one: Predictor, other: Predictor, pixels: tf.Tensor) -> bool:
+    return frozen.agree(one.function(pixels), other.function(pixels))
 
 
 def _pixels(job: Job) -> tf.Tensor:
@@ -96,29 +119,61 @@ def _repeated(pixels: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 class _Search:
-    """Looks for the fastest choice: doubles or halves the batch while that helps, then halves the parallelism."""
+    """Looks for the fastest choice: doubles or halves the batch while that helps, then halves the parallelism.
 
-    def __init__(self, job: Job, pixels: tf.Tensor) -> None:
-        self._job, self._pixels = job, pixels
+    Then what TensorFlow Lite makes of the same batches is compared.
+    """
+
+    def __init__(self, job: Job, plain: Predictor, pixels: tf.Tensor) -> None:
+        self._job, self._plain, self._pixels = job, plain, pixels
         self.trials: list[Trial] = []
         self._seconds = self._deadline = 0.0
 
     def best(self) -> Job:
         """The job with the best choice found; as it is where there is nothing to choose, or no time."""
-        job, options = self._job, self._job.options
-        any_batch = options.batch_size == "auto" and job.predictor.input.batch is None
-        any_parallel = options.parallel == "auto" and job.parallel > 1
-        if job.images is None or not (any_batch or any_parallel):
-            return job
-        self._seconds = self._an_image()
-        expected = self._seconds * job.images / job.parallel
-        if expected < WORTH_TUNING:
-            return job
-        self._deadline = time.monotonic() + _SHARE * expected
-        best = self._measured(job.batch_size, job.parallel)
+        runtime, expected = self._job.options.runtime, 0.0
+        if self._job.images is not None:
+            self._seconds = self._an_image()
+            expected = self._seconds * self._job.images / self._job.parallel
+        if expected >= WORTH_TUNING:
+            self._deadline = time.monotonic() + _SHARE * expected
+            self._job = self._rebatched()
+        if runtime == "lite":
+            return self._lightened() or _refuse_lite(self._job)
+        return self._fastest() if runtime == "auto" and expected >= WORTH_CONVERTING else self._job
+
+    def _fastest(self) -> Job:
+        """The job as it is, or with its model computed by TensorFlow Lite if that is faster."""
+        usual, lightened = self._job, self._lightened()
+        if lightened is None:
+            return usual
+        self._deadline = math.inf  # this takes less than the conversion took
+        before = self._measured(usual.batch_size, usual.parallel)
+        self._job = lightened
+        after = self._measured(lightened.batch_size, lightened.parallel)
+        return lightened if before and self._faster(before, after) == after else usual
+
+    def _lightened(self) -> Job | None:
+        """The job with its model computed by TensorFlow Lite; None where that cannot be, or gives something else."""
+        job = self._job
+        ready = predictor.lighten(job.predictor, job.parallel)
+        if not ready.lite or not _agree(self._plain, ready, self._pixels):
+            return None
+        size = min(LARGEST_BATCH, _LITE_BATCH * job.batch_size) if self._any_batch else job.batch_size
+        return dataclasses.replace(job, predictor=ready, batch_size=size)
+
+    @property
+    def _any_batch(self) -> bool:
+        return self._job.options.batch_size == "auto" and self._job.predictor.input.batch is None
+
+    def _rebatched(self) -> Job:
+        """The job with the best batches found."""
+        job = self._job
+        any_parallel = job.options.parallel == "auto" and job.parallel > 1
+        best = self._measured(job.batch_size, job.parallel) if self._any_batch or any_parallel else None
         if best is None:
             return job
-        if any_batch:
+        if self._any_batch:
             doubled = self._climbed(best, 2)
             best = doubled if doubled != best else self._climbed(best, 0.5)
         if any_parallel:  # two threads of one core may be slower than one
@@ -158,5 +213,6 @@ class _Search:
         while (seconds := time.monotonic() - started) < _TRIAL or done < 2 * parallel:
             next(arrivals)
             done += 1
-        self.trials.append(Trial(batch_size, parallel, round(done * batch_size / seconds, 1)))
+        runtime = "lite" if self._job.predictor.lite else "tensorflow"
+        self.trials.append(Trial(batch_size, parallel, round(done * batch_size / seconds, 1), runtime))
         return self.trials[-1]

@@ -1,0 +1,127 @@
+"""A frozen function run by TensorFlow Lite, whose kernels on CPUs (XNNPACK) may take half the time of TensorFlow's.
+
+A graph calls it as it calls any function. Its one operation goes through Python, which lets go of its lock while the
+interpreter computes, so that several compute side by side, each on one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfzip import process
+
+Arrays = list[npt.NDArray[Any]]
+
+_PIXELS_AT_ONCE = 100_000  # activations of so many pixels stay in a core's cache
+_MOST_AT_ONCE = 128
+
+
+def convert(function: Any, parallel: int) -> Any | None:
+    """The same concrete function with TensorFlow Lite inside; None where that cannot run it.
+
+    That is so if it computes what Lite has no operations for, if a shape in it is open besides the batch, or if there
+    is no Lite: it is to leave TensorFlow one day.
+
+    Of a batch so many images are computed together as a core's cache holds, whatever its size: which hardly matters
+    to how long it takes, and not at all to what comes of an image.
+
+    Args:
+        function: without variables, of one batch of pixels [batch, height, width, channels].
+        parallel: calls at the same time, of which as many compute as there are CPUs.
+    """
+    if any(not isinstance(output, tf.Tensor) for output in tf.nest.flatten(function.structured_outputs)):
+        return None
+    try:
+        with process.hushed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the interpreter will leave
+            content = _content(function)
+            return _called(function, _Interpreters(content, min(parallel, os.cpu_count() or 1)))
+    except Exception:  # whatever is odd about a graph, TensorFlow runs it
+        return None
+
+
+def _content(function: Any) -> bytes:
+    """The function's graph as Lite has it, for a set number of images: then all shapes are known, and what they say."""
+    (spec,), _ = function.structured_input_signature
+    fitting = max(1, _PIXELS_AT_ONCE // (spec.shape[1] * spec.shape[2]))
+    together = min(_MOST_AT_ONCE, 1 << (fitting.bit_length() - 1))
+    graph_def, given = function.graph.as_graph_def(), function.inputs[0].name
+    wanted = [tensor.name for tensor in function.outputs]
+
+    def call(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = tf.graph_util.import_graph_def(graph_def, {given: pixels}, wanted, name="")
+        return {str(number): output for number, output in enumerate(outputs)}
+
+    fixed = tf.function(
+        call, input_signature=[tf.TensorSpec((together, *spec.shape[1:]), spec.dtype)], autograph=False
+    ).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], tf.Module())
+    return bytes(converter.convert())
+
+
+class _Interpreters:
+    """Several of one model, each for one call at a time: making one takes as long as several calls."""
+
+    def __init__(self, content: bytes, count: int) -> None:
+        self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(_Interpreter(content))
+
+    def __call__(self, pixels: npt.NDArray[Any]) -> Arrays:
+        interpreter = self._free.get()
+        try:
+            return interpreter(pixels)
+        finally:
+            self._free.put(interpreter)
+
+
+class _Interpreter:
+    """One of them, which computes some images together."""
+
+    def __init__(self, content: bytes) -> None:
+        self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+        self._interpreter.allocate_tensors()
+        (self._given,) = self._interpreter.get_input_details()
+        # The interpreter's own order of the outputs is another.
+        named = self._interpreter.get_signature_runner().get_output_details()
+        self._wanted = [named[str(number)] for number in range(len(named))]
+
+    def __call__(self, pixels: npt.NDArray[Any]) -> Arrays:
+        """The outputs for a batch of any size."""
+        together = int(self._given["shape"][0])
+        outputs = [np.empty((len(pixels), *output["shape"][1:]), output["dtype"]) for output in self._wanted]
+        for start in range(0, len(pixels), together):
+            some = slice(start, start + together)
+            self._interpreter.set_tensor(self._given["index"], _filled(pixels[some], together))
+            self._interpreter.invoke()
+            for output, wanted in zip(outputs, self._wanted, strict=True):
+                output[some] = self._interpreter.get_tensor(wanted["index"])[: len(output[some])]
+        return outputs
+
+
+def _filled(pixels: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Images, and black ones in place of those that are missing."""
+    if len(pixels) == rows:
+        return pixels
+    return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+
+
+def _called(function: Any, run: Callable[[npt.NDArray[Any]], Arrays]) -> Any:
+    """What computes the outputs, in the place of the function."""
+    (spec,), _ = function.structured_input_signature
+
+    def call(batch: tf.Tensor) -> Any:
+        outputs = tf.numpy_function(run, [batch], [tensor.dtype for tensor in function.outputs], stateful=False)
+        for output, like in zip(outputs, function.outputs, strict=True):
+            output.set_shape(like.shape)
+        return tf.nest.pack_sequence_as(function.structured_outputs, outputs)
+
+    return tf.function(call, input_signature=[spec], autograph=False).get_concrete_function()
