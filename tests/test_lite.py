@@ -125,17 +125,27 @@ def test_what_fails_fails_alone(digits, digits_model, tmp_path):
 def worth_it(monkeypatch):
     """As if every export took so long that a conversion pays."""
     monkeypatch.setattr(tuning, "WORTH_CONVERTING", 0.0)
+    monkeypatch.setattr(tuning, "_CLEARLY", 1000.0)
     monkeypatch.setattr(tuning, "_TRIAL", 0.02)
 
 
 @pytest.mark.usefixtures("worth_it")
 def test_the_faster_is_taken_and_told(digits, digits_model, tmp_path):
     export = exported(digits, digits_model, tmp_path / "out", runtime="auto", limit=600)
-    before, after = run_of(tmp_path / "out")["trials"]
-    assert (before["runtime"], after["runtime"]) == ("tensorflow", "lite")
+    light, usual = run_of(tmp_path / "out")["trials"]
+    assert (light["runtime"], usual["runtime"]) == ("lite", "tensorflow")
     taken = model_of(export)["lite"]
-    assert taken == (after["images_per_second"] > tuning._BETTER * before["images_per_second"])
-    assert export.manifest["batch_size"] == (after if taken else before)["batch_size"]
+    assert taken == (light["images_per_second"] > tuning._BETTER * usual["images_per_second"])
+    assert export.manifest["batch_size"] == (light if taken else usual)["batch_size"]
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_what_is_clearly_faster_needs_no_second_trial(digits, digits_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_CLEARLY", 0.0)
+    export = exported(digits, digits_model, tmp_path / "out", runtime="auto", limit=600)
+    (light,) = run_of(tmp_path / "out")["trials"]
+    assert light["runtime"] == "lite"
+    assert model_of(export)["lite"]
 
 
 @pytest.mark.usefixtures("worth_it")

@@ -39,6 +39,7 @@ _LITE_BATCH = 4
 _SHARE = 1 / 20
 _TRIAL = 0.4  # seconds over which a rate is measured
 _BETTER = 1.05  # how much faster another choice has to be: less is noise
+_CLEARLY = 1.25  # how much faster than what one call let expect, so that no trial needs to show it
 _LOOKED_AT = 32  # items among which those to try a model on are sought
 
 
@@ -147,11 +148,13 @@ class _Search:
         usual, lightened = self._job, self._lightened()
         if lightened is None:
             return usual
-        self._deadline = math.inf  # this takes less than the conversion took
-        before = self._measured(usual.batch_size, usual.parallel)
-        self._job = lightened
-        after = self._measured(lightened.batch_size, lightened.parallel)
-        return lightened if before and self._faster(before, after) == after else usual
+        self._deadline, self._job = math.inf, lightened  # this takes less than the conversion took
+        lite = self._measured(lightened.batch_size, lightened.parallel)
+        if lite and lite.images_per_second > _CLEARLY * usual.parallel / self._seconds:
+            return lightened
+        self._job = usual
+        tensorflow = self._measured(usual.batch_size, usual.parallel)
+        return lightened if tensorflow and self._faster(tensorflow, lite) == lite else usual
 
     def _lightened(self) -> Job | None:
         """The job with its model computed by TensorFlow Lite; None where that cannot be, or gives something else."""
