@@ -225,6 +225,12 @@ def sync(file: IO[Any]) -> None:
         os.fsync(file.fileno())
 
 
+def sync_so_far(file: IO[Any]) -> None:
+    """Have on the disk what has left Python for it, so that `sync` finds little to do; nothing of a remote file."""
+    with contextlib.suppress(io.UnsupportedOperation):
+        os.fsync(file.fileno())
+
+
 def sync_folder(path: str) -> None:
     """Have the names in a folder on the disk; a system that opens no folders does so by itself."""
     if is_local(path) and hasattr(os, "O_DIRECTORY"):

@@ -14,13 +14,15 @@ import numpy.typing as npt
 from tfzip import framing, storage
 
 _AT_ONCE = 1 << 20  # bytes that are written and hashed at once
+_SYNCED = 1 << 24  # bytes after which they are brought to the disk: all at the end would have to be waited for
 
 
 class ShardWriter:
     """Writes one TFRecord file; with gzip, in members of whole records.
 
     A thread does the work, so that the next records can be waited for meanwhile; one batch at a time, so that memory
-    stays flat. Use as a context manager; `records`, `bytes`, `sha256` and `locations` are complete when it has closed.
+    stays flat. Another comes behind it, and hashes what is written. Use as a context manager; `records`, `bytes`,
+    `sha256` and `locations` are complete when it has closed.
     The path is a temporary one: the caller renames the file once it is whole.
     """
 
@@ -29,14 +31,16 @@ class ShardWriter:
         self.bytes = 0
         self._gzip = compression == "gzip"
         self._file = storage.open(path, "wb")
-        self._buffer = io.BytesIO()
+        self._buffer, self._written = io.BytesIO(), io.BytesIO()
         self._hash = hashlib.sha256()
+        self._unsynced = 0
         self._pending: list[bytes] = []  # frames, in pieces
         self._starts: list[int] = []  # of the frames
         self._pending_bytes = 0
         self._locations: list[tuple[int, int, int]] = []
-        self._thread = ThreadPoolExecutor(1)
+        self._thread, self._behind = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._hashing: Future[None] | None = None
 
     def write(self, records: Iterable[bytes]) -> None:
         """Append serialized records, as soon as those before them are written; raises what writing those raised."""
@@ -46,6 +50,10 @@ class ShardWriter:
     def _wait(self) -> None:
         if self._writing is not None:
             self._writing.result()
+
+    def _wait_behind(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
 
     def _append(self, records: Iterable[bytes]) -> None:
         for record in records:
@@ -73,10 +81,21 @@ class ShardWriter:
         self._pending, self._starts, self._pending_bytes = [], [], 0
 
     def _empty_buffer(self) -> None:
+        """Write what the buffer holds; the other is filled while that is hashed."""
         with self._buffer.getbuffer()[: self._buffer.tell()] as content:
             self._file.write(content)
-            self._hash.update(content)
+        self._wait_behind()
+        self._buffer, self._written = self._written, self._buffer
         self._buffer.seek(0)
+        self._hashing = self._behind.submit(self._settle)
+
+    def _settle(self) -> None:
+        with self._written.getbuffer()[: self._written.tell()] as content:
+            self._hash.update(content)
+            self._unsynced += len(content)
+        if self._unsynced > _SYNCED:
+            storage.sync_so_far(self._file)
+            self._unsynced = 0
 
     @property
     def sha256(self) -> str:
@@ -96,12 +115,14 @@ class ShardWriter:
             if self._pending or (self._gzip and not self.records):
                 self._flush()
             self._empty_buffer()
+            self._wait_behind()
             storage.sync(self._file)
         finally:
             self._abandon()
 
     def _abandon(self) -> None:
         self._thread.shutdown()
+        self._behind.shutdown()
         self._file.close()
 
     def __enter__(self) -> ShardWriter:
