@@ -25,7 +25,7 @@ def test_any_batch_gives_the_same_by_name(made, tmp_path):
     assert (ready.lite, light.lite) == (False, True)
     assert light.outputs == ready.outputs
     expected = {name: output.numpy() for name, output in ready.function(tf.constant(PIXELS)).items()}
-    assert len(expected) == 2
+    assert {name: output.shape[1] for name, output in expected.items()} == {"features": 8, "scores": 5}
     assert all(len(np.unique(output.round(4), axis=0)) == len(PIXELS) for output in expected.values())
     for rows in (0, 1, 3, 8):
         found = light.function(tf.constant(PIXELS[:rows]))
@@ -125,6 +125,7 @@ def test_what_fails_fails_alone(digits, digits_model, tmp_path):
 def worth_it(monkeypatch):
     """As if every export took so long that a conversion pays."""
     monkeypatch.setattr(tuning, "WORTH_CONVERTING", 0.0)
+    monkeypatch.setattr(tuning, "_MODEL_A_SECOND", 1e12)
     monkeypatch.setattr(tuning, "_CLEARLY", 1000.0)
     monkeypatch.setattr(tuning, "_TRIAL", 0.02)
 
@@ -146,6 +147,14 @@ def test_what_is_clearly_faster_needs_no_second_trial(digits, digits_model, tmp_
     (light,) = run_of(tmp_path / "out")["trials"]
     assert light["runtime"] == "lite"
     assert model_of(export)["lite"]
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_a_large_model_is_not_converted_for_a_short_export(digits, digits_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_MODEL_A_SECOND", 1e-9)
+    export = exported(digits, digits_model, tmp_path / "out", runtime="auto", limit=600)
+    assert not model_of(export)["lite"]
+    assert run_of(tmp_path / "out")["trials"] == []
 
 
 @pytest.mark.usefixtures("worth_it")

@@ -10,7 +10,7 @@ import os
 import queue
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,38 +42,49 @@ def convert(function: Any, parallel: int) -> Any | None:
     try:
         with process.hushed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the interpreter will leave
-            content = _content(function)
-            return _called(function, _Interpreters(content, min(parallel, os.cpu_count() or 1)))
+            model = _Model.of(function)
+            return _called(function, _Interpreters(model, min(parallel, os.cpu_count() or 1)))
     except Exception:  # whatever is odd about a graph, TensorFlow runs it
         return None
 
 
-def _content(function: Any) -> bytes:
-    """The function's graph as Lite has it, for a set number of images: then all shapes are known, and what they say."""
+class _Model(NamedTuple):
+    """What Lite has of a function: its graph, and what that calls the outputs."""
+
+    content: bytes
+    outputs: list[str]
+
+    @classmethod
+    def of(cls, function: Any) -> _Model:
+        """Convert it for a set number of images: then all shapes are known, and what hangs on them."""
+        fixed = _for_some(function)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], tf.Module())
+        converter.experimental_lower_to_saved_model = False  # a detour, which takes a quarter of the time
+        return cls(converter.convert(), [tensor.op.name for tensor in fixed.outputs])
+
+
+def _for_some(function: Any) -> Any:
+    """The function for as many images as are computed together."""
     (spec,), _ = function.structured_input_signature
     fitting = max(1, _PIXELS_AT_ONCE // (spec.shape[1] * spec.shape[2]))
     together = min(_MOST_AT_ONCE, 1 << (fitting.bit_length() - 1))
     graph_def, given = function.graph.as_graph_def(), function.inputs[0].name
     wanted = [tensor.name for tensor in function.outputs]
 
-    def call(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = tf.graph_util.import_graph_def(graph_def, {given: pixels}, wanted, name="")
-        return {str(number): output for number, output in enumerate(outputs)}
+    def call(pixels: tf.Tensor) -> Any:
+        return tf.graph_util.import_graph_def(graph_def, {given: pixels}, wanted, name="")
 
-    fixed = tf.function(
-        call, input_signature=[tf.TensorSpec((together, *spec.shape[1:]), spec.dtype)], autograph=False
-    ).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], tf.Module())
-    return bytes(converter.convert())
+    some = tf.TensorSpec((together, *spec.shape[1:]), spec.dtype)
+    return tf.function(call, input_signature=[some], autograph=False).get_concrete_function()
 
 
 class _Interpreters:
     """Several of one model, each for one call at a time: making one takes as long as several calls."""
 
-    def __init__(self, content: bytes, count: int) -> None:
+    def __init__(self, model: _Model, count: int) -> None:
         self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
         for _ in range(count):
-            self._free.put(_Interpreter(content))
+            self._free.put(_Interpreter(model))
 
     def __call__(self, pixels: npt.NDArray[Any]) -> Arrays:
         interpreter = self._free.get()
@@ -86,13 +97,12 @@ class _Interpreters:
 class _Interpreter:
     """One of them, which computes some images together."""
 
-    def __init__(self, content: bytes) -> None:
-        self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+    def __init__(self, model: _Model) -> None:
+        self._interpreter = tf.lite.Interpreter(model_content=model.content, num_threads=1)
         self._interpreter.allocate_tensors()
         (self._given,) = self._interpreter.get_input_details()
-        # The interpreter's own order of the outputs is another.
-        named = self._interpreter.get_signature_runner().get_output_details()
-        self._wanted = [named[str(number)] for number in range(len(named))]
+        named = {output["name"]: output for output in self._interpreter.get_output_details()}
+        self._wanted = [named[name] for name in model.outputs]  # their order may be another
 
     def __call__(self, pixels: npt.NDArray[Any]) -> Arrays:
         """The outputs for a batch of any size."""

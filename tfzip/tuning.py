@@ -31,7 +31,10 @@ WORTH_TUNING = 60.0
 """Seconds that an export has to take; a twentieth of them may go into trials."""
 
 WORTH_CONVERTING = 15.0
-"""Seconds that it has to take for a conversion to TensorFlow Lite, which takes one or two, and a trial of both."""
+"""Seconds that it has to take for a conversion to TensorFlow Lite and a trial, which take two, and more ..."""
+
+_MODEL_A_SECOND = 1_000_000
+"""... if it has more bytes than so many for each of them."""
 
 _LITE_BATCH = 4
 """Times the images of a batch, if Lite computes it: it takes them from memory a few at a time anyway."""
@@ -141,7 +144,13 @@ class _Search:
             self._job = self._rebatched()
         if runtime == "lite":
             return self._lightened() or _refuse_lite(self._job)
-        return self._fastest() if runtime == "auto" and expected >= WORTH_CONVERTING else self._job
+        return self._fastest() if runtime == "auto" and expected >= self._worth_converting else self._job
+
+    @property
+    def _worth_converting(self) -> float:
+        """From how many seconds on a conversion pays."""
+        size = self._job.predictor.function.graph.as_graph_def().ByteSize()
+        return max(WORTH_CONVERTING, size / _MODEL_A_SECOND)
 
     def _fastest(self) -> Job:
         """The job as it is, or with its model computed by TensorFlow Lite if that is faster."""
