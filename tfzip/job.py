@@ -12,8 +12,8 @@ from tfzip import given, interrupt, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
 from tfzip.options import MOST_SHARDS, Options, flag
-from tfzip.plan import Plan
-from tfzip.record import Failure, FeatureSpec, Shard
+from tfzip.plan import Plan, Positions
+from tfzip.record import FeatureSpec, Shard
 from tfzip.sources import Listed, Stream
 from tfzip.version import __version__
 
@@ -59,6 +59,13 @@ class Job:
                 return None
             return min(count, limit or count) + len(self.source.rejected)
         return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
+
+    def positions(self, slots: Positions) -> Positions:
+        """The positions in the whole source of the items of slots."""
+        if self.plan is None:
+            return slots
+        rows, source = self.plan.rows(slots), self.source
+        return rows if isinstance(source, Stream) or source.places is None else source.places[rows]
 
     @property
     def used_devices(self) -> tuple[str, ...]:
@@ -344,11 +351,12 @@ def _batch_size(options: Options, forecast: _Forecast, streamed: bool) -> int:
 
 
 def manifest(
-    job: Job, shards: Sequence[Shard], failures: Sequence[Failure], nonfinite: int, formats: Sequence[str]
+    job: Job, shards: Sequence[Shard], failures: int, nonfinite: int, formats: Sequence[str]
 ) -> dict[str, Any]:
     """What manifest.json says (`schemas/manifest.schema.json`); nothing in it depends on when or where.
 
-    `nonfinite` is how many records have a prediction that is not finite, `formats` are those of the images.
+    `failures` is how many images failed, `nonfinite` how many records have a prediction that is not finite; `formats`
+    are those of the images.
     """
     options, ready, task = job.options, job.predictor, job.task
     return {
@@ -359,9 +367,9 @@ def manifest(
         "layout": options.layout,
         "compression": options.compression,
         "counts": {
-            "images": sum(shard.records for shard in shards) + len(failures),
+            "images": sum(shard.records for shard in shards) + failures,
             "records": sum(shard.records for shard in shards),
-            "failures": len(failures),
+            "failures": failures,
             "ignored": job.source.ignored,
             "nonfinite": nonfinite,
         },

@@ -13,10 +13,10 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of an export.
+    """The order of an export, or of some of its shards.
 
-    A slot is an item's place in the export: slot i holds the item at `order[i]` of the source, and shard s the slots
-    from `bounds[s]` to before `bounds[s + 1]`.
+    A slot is an item's place in the export: those from `bounds[0]` on, which is 0 of a whole export, hold the items at
+    `order` of the source, one after the other, and shard s the slots from `bounds[s]` to before `bounds[s + 1]`.
     """
 
     order: Positions
@@ -37,6 +37,10 @@ class Plan:
         stops = np.append(starts, self.bounds[-1])[1:]
         kept = starts >= first
         return starts[kept], stops[kept]
+
+    def rows(self, slots: Positions) -> Positions:
+        """Where in the source the items of slots are."""
+        return self.order[slots - self.bounds[0]]
 
     def shard_of(self, slot: int) -> int:
         """The shard in which a slot lies."""

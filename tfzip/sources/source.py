@@ -69,7 +69,9 @@ class Listed(Source):
     `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
     none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
     -> the item's `filename` and `encoded`. `stamps` are the times of the items' last changes, in nanoseconds; None
-    where `state` tells of all of them together.
+    where `state` tells of all of them together. `access` is what it takes to read its items elsewhere, see
+    `sources.pieces`; None where that cannot be done. A piece of a source has in `places` the positions of its items in
+    the whole.
     """
 
     filenames: Sequence[bytes]
@@ -78,6 +80,8 @@ class Listed(Source):
     truths: Sequence[bytes] | None = None
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     stamps: npt.NDArray[np.int64] | None = None
+    access: Mapping[str, Any] | None = None
+    places: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor]
     """A graph function: a position -> the name and bytes of a file below the root, which ends in a slash."""
     import tensorflow as tf
 
-    names, folder = tf.constant(filenames), tf.constant(root)
+    names, folder = tf.convert_to_tensor(filenames), tf.constant(root)
 
     def read(position: tf.Tensor) -> Element:
         filename = tf.gather(names, position)
