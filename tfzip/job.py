@@ -49,10 +49,13 @@ class Job:
     batch_size: int
     parallel: int
     devices: tuple[str, ...] = ()  # that the model runs on, beside the graph
+    expected: int | None = None  # images of the whole export, where this is a sample of it
 
     @property
     def images(self) -> int | None:
         """How many images there are to do, those that the source rejects included; None if only the end tells."""
+        if self.expected is not None:
+            return self.expected
         if isinstance(self.source, Stream):
             count, limit = self.source.count, self.options.limit
             if count is None:
@@ -95,8 +98,12 @@ class Job:
         return 0 < self.task.classes <= record.INDEXED_SCORES
 
 
-def prepare(source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None) -> Job:
+def prepare(
+    source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None, *, planned: bool = True
+) -> Job:
     """Load the model, unless it is ready, or the predictions, and settle everything about the export.
+
+    If it is not to be `planned`, it stays open which items go to which shard.
 
     Raises UsageError where that cannot be done.
     """
@@ -123,7 +130,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         predicted=forecast.features,
         written=written,
         carried=carried,
-        plan=_plan(source, options, task.classes),
+        plan=_plan(source, options, task.classes) if planned else None,
         devices=forecast.devices,
         batch_size=_batch_size(options, forecast, isinstance(source, Stream)),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
@@ -315,15 +322,20 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
                 raise UsageError(f"--{option}: {source.name} can only be read from its start to its end")
         return None
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
+    return Plan(order, bounds(source, order, options, classes))
+
+
+def bounds(source: Listed, order: Positions, options: Options, classes: int) -> Positions:
+    """Where each shard begins, as in a `Plan`, of records with scores of so many classes."""
     if options.shards is not None:
         for option in ("shard_size", "shard_records"):
             if getattr(options, option) != getattr(Options, option):
                 raise UsageError(f"--shards and {flag(option)}: give one of them")
-        return Plan(order, plan.even_bounds(len(order), options.shards))
+        return plan.even_bounds(len(order), options.shards)
     sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
-    made = Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
-    if made.shards > MOST_SHARDS:
-        raise UsageError(f"{made.shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
+    made = plan.sized_bounds(sizes, options.shard_bytes, options.shard_records)
+    if (shards := len(made) - 1) > MOST_SHARDS:
+        raise UsageError(f"{shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
     return made
 
 

@@ -37,6 +37,7 @@ LAYOUTS = ("flat", "tfx")
 COMPRESSIONS = ("gzip", "none")
 ON_NONFINITE = ("keep", "fail", "quarantine")
 ON_ERROR = ("quarantine", "fail")
+ENGINES = ("local", "beam")
 
 _CHOICES = {
     "task": TASKS,
@@ -50,6 +51,7 @@ _CHOICES = {
     "layout": LAYOUTS,
     "compression": COMPRESSIONS,
     "on_error": ON_ERROR,
+    "engine": ENGINES,
     "on_nonfinite": ON_NONFINITE,
 }
 MOST_SHARDS = 99_999
@@ -110,6 +112,7 @@ class Options:
     on_nonfinite: str = "keep"
     overwrite: bool = False
     limit: int | None = None
+    engine: str = "local"
     dry_run: bool = False
     trust_model: bool = False
     report: bool = False

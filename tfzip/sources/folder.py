@@ -170,6 +170,7 @@ def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Liste
         ignored=len(files) - len(images),
         state={"place": storage.absolute(shown)},
         reader=lambda: file_reader(os.fsencode(storage.join(root, "")), filenames),
+        access={"root": storage.join(storage.absolute(root), "")},
     )
 
 

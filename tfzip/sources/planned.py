@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tfzip.sources.source import Element
 
-_GONE, _CHANGED = 1, 2
+GONE, CHANGED = 1, 2
 _PROBLEMS = ("", "it vanished since the export was begun", "it changed since the export was begun")
 
 
@@ -78,7 +78,7 @@ def _compare(noted: dict[str, Any], source: Listed) -> tuple[npt.NDArray[np.int6
     places = np.maximum(found, 0)
     assert source.stamps is not None
     is_same = (source.sizes[places] == noted["sizes"]) & (source.stamps[places] == noted["stamps"])
-    return places, np.where(found < 0, _GONE, np.where(is_same, 0, _CHANGED))
+    return places, np.where(found < 0, GONE, np.where(is_same, 0, CHANGED))
 
 
 def _reader(
@@ -87,13 +87,24 @@ def _reader(
     import tensorflow as tf
 
     read, here = source.reader(), tf.constant(places)
-    if not problems.any():
-        return lambda position: read(tf.gather(here, position))
-    problem = tf.constant(problems)
+
+    def read_here(position: tf.Tensor) -> Element:
+        return read(tf.gather(here, position))
+
+    return checked(read_here, problems) if problems.any() else read_here
+
+
+def checked(
+    read: Callable[[tf.Tensor], Element], problems: npt.NDArray[np.int64] | tf.Tensor
+) -> Callable[[tf.Tensor], Element]:
+    """A reader that fails for the items that have a problem: GONE or CHANGED, 0 for none."""
+    import tensorflow as tf
+
+    problem = tf.convert_to_tensor(problems)
 
     def read_the_same(position: tf.Tensor) -> Element:
         found = tf.gather(problem, position)
         tf.raw_ops.Assert(condition=found == 0, data=[tf.gather(_PROBLEMS, found)])
-        return read(tf.gather(here, position))
+        return read(position)
 
     return read_the_same

@@ -84,6 +84,7 @@ def _listed(
         rejected=rejected,
         state=state,
         reader=lambda: file_reader(root, filenames),
+        access={"root": os.fsdecode(root)},
     )
 
 

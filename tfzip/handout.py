@@ -1,0 +1,92 @@
+"""What the shards of an export are handed out with: small things, by which whoever comes knows what to do.
+
+The rest lies in the export's work folder, which all can reach: the plan, what the source is, the items of each shard.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tfzip import errors, storage
+from tfzip.errors import TfzipError
+from tfzip.layout import Layout
+from tfzip.options import Options
+from tfzip.sources import Listed, pieces
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every worker of an export is told.
+
+    `model` is the path or the name of the model, `names_origin` as of a `Job`, `key` tells this plan from any other in
+    the same folder. A worker that `compares` looks at its images for changes since they were listed.
+    """
+
+    layout: Layout
+    options: Options
+    model: str
+    names_origin: str
+    key: str
+    compares: bool = False
+
+
+class Did(NamedTuple):
+    """What was done of a shard: nothing if it was done before, or if another has failed."""
+
+    shard: int
+    records: int = 0
+    failures: int = 0
+    bytes: int = 0
+    milliseconds: int = 0
+
+
+class Listing(NamedTuple):
+    """What is handed out: the source, with no items, and between which slots each shard lies."""
+
+    key: str
+    source: Listed
+    bounds: list[int]
+
+    @classmethod
+    def read(cls, layout: Layout) -> Listing:
+        """As it stands in the work folder."""
+        with storage.open(layout.work_listing, "r") as file:
+            said = json.loads(file.read())
+        return cls(said["key"], pieces.blank(said["source"]), said["bounds"])
+
+    def write(self, layout: Layout) -> None:
+        """Leave it there."""
+        said = {**self._asdict(), "source": pieces.facts(self.source)}
+        storage.write_whole(layout.work_listing, json.dumps(said).encode())
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return len(self.bounds) - 1
+
+    @property
+    def images(self) -> int:
+        """How many there are to do, those that the source rejects included."""
+        return self.bounds[-1] + len(self.source.rejected)
+
+
+def note_error(layout: Layout, path: str, error: TfzipError) -> None:
+    """Leave word of what is wrong with the data or the call, which no other attempt makes good; `path` is for a while.
+
+    It is there whole or not at all, whoever else leaves word too.
+    """
+    note = {"kind": type(error).__name__, "message": str(error)}
+    storage.write_whole(path, json.dumps(note).encode())
+    storage.rename(path, layout.work_error)
+
+
+def raise_noted(layout: Layout) -> None:
+    """Raise what is noted to be wrong, if anything is; the note is gone then."""
+    if not storage.exists(layout.work_error):
+        return
+    with storage.open(layout.work_error, "r") as file:
+        noted = json.loads(file.read())
+    storage.remove([layout.work_error])
+    raise getattr(errors, noted["kind"])(noted["message"])
