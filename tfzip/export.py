@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfzip import checkpoint, dataset_info, interrupt, naming, pairing, shard, storage
 from tfzip import read as reading
@@ -60,8 +60,10 @@ def export(
         UsageError: the call is wrong; nothing was written.
         DataError: too many images failed; nothing was written.
     """
-    settings, layout = _settled(out, options)
-    return _do(layout, settings, lambda: (open_source(source, settings), model, None))
+    settings, layout = settled(out, options)
+    if settings.engine != "local":
+        raise UsageError(f"engine={settings.engine!r}: call tfzip.interop.{settings.engine}.export, which takes the same")
+    return carry_out(layout, settings, lambda: (open_source(source, settings), model, None), _make)
 
 
 def write(
@@ -77,17 +79,19 @@ def write(
 
     Returns and raises what `export` does.
     """
-    settings, layout = _settled(out, options)
+    settings, layout = settled(out, options)
+    if settings.engine != "local":
+        raise UsageError(f"engine={settings.engine!r}: what comes one by one cannot be spread; write is local")
 
     def opened() -> tuple[Stream, None, Given]:
         source, likes = python.from_triples(pairing.singly(triples), judged=settings.scores == "auto")
         scores = likes.pop("scores", None)
         return source, None, Given("the predictions", scores=scores, columns=likes, brought=True)
 
-    return _do(layout, settings, opened)
+    return carry_out(layout, settings, opened, _make)
 
 
-def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
+def settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
     """The options, checked, and the folder."""
     try:
         settings = Options(**options)
@@ -99,10 +103,22 @@ def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[O
     return settings, Layout(path, settings.layout, settings.name, settings.split, settings.compression)
 
 
-def _do(
-    layout: Layout, options: Options, opened: Callable[[], tuple[Listed | Stream, Any, Given | None]]
+def carry_out(
+    layout: Layout,
+    options: Options,
+    opened: Callable[[], tuple[Listed | Stream, Any, Given | None]],
+    make: Callable[[Layout, Options, Listed | Stream, Any, Given | None], None],
 ) -> reading.Export | None:
-    """Do what is asked for, or only say what would be done; `opened` gives source, model and predictions."""
+    """Do what is asked for, or only say what would be done.
+
+    Args:
+        layout: of the export.
+        options: as given.
+        opened: gives source, model and predictions.
+        make: takes these too, and makes the export; nobody else writes there meanwhile.
+
+    Returns what `export` does.
+    """
     layout.check_free(options.overwrite)
     if options.report:
         check_installed()
@@ -114,7 +130,7 @@ def _do(
         parts = opened()
         if not _was_published(layout, options, *parts):
             layout.check_free(options.overwrite)  # again: another may have finished meanwhile
-            _run(layout, *_settled_job(layout, options, *parts))
+            make(layout, options, *parts)
     made = reading.open(layout.out, options.split, max_pixels=options.max_pixels)
     if options.report:
         _add_report(made)
@@ -136,11 +152,15 @@ def _was_published(layout: Layout, options: Options, source: Listed | Stream, mo
     if not layout.is_published:
         return False
     try:
-        is_this = checkpoint.is_of(layout, prepare(source, model, options, given))
+        is_this = checkpoint.is_of(layout, prepare(source, model, options, given, planned=False))
     except CorruptError:  # of the plan there; the export itself is whole
         is_this = False
     layout.tidy_up()
     return is_this
+
+
+def _make(layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None) -> None:
+    _run(layout, *_settled_job(layout, options, source, model, given))
 
 
 def _settled_job(
@@ -222,16 +242,21 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
             "trials": [trial._asdict() for trial in trials],
             "devices": job.used_devices,
             "engine": "local",
-            "tensorflow": _tensorflow_version(),
+            "tensorflow": tensorflow_version(),
         }
         _write_shards(job, layout, done)
         finish(job, layout, len(done), job.images, ran)
     except BaseException as error:
-        may_go_on = not isinstance(error, UsageError)  # else another call has to be made
-        told = _told_how_to_go_on(error, layout, may_go_on and any(each.records for each in done))
-        if told is error:
-            raise
-        raise told from (error.__cause__ or error)
+        raise_told(error, layout, any(each.records for each in done))
+
+
+def raise_told(error: BaseException, layout: Layout, kept: bool) -> NoReturn:
+    """Raise what ended an export, with what is left of it: nothing, unless there is something to be `kept`."""
+    may_go_on = not isinstance(error, UsageError)  # else another call has to be made
+    told = _told_how_to_go_on(error, layout, may_go_on and kept)
+    if told is error:
+        raise error
+    raise told from (error.__cause__ or error)
 
 
 def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> BaseException:
@@ -307,7 +332,8 @@ def _numbered(job: Job, outcomes: Iterable[Outcome], first: int) -> Iterator[tup
         yield number, outcome
 
 
-def _tensorflow_version() -> str:
+def tensorflow_version() -> str:
+    """Which one is installed."""
     import tensorflow as tf
 
     return str(tf.__version__)

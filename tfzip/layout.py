@@ -7,6 +7,7 @@ export, and one that replaces another leaves that alone until it has finished it
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ REPORT = "report.html"
 _WORK = ".tfzip"
 _TFDS, _ROWS = "tfds-", "rows-"
 _PLAN, _PUBLISHED = "plan.json", "published.json"
+_ROWS_OF = re.compile(rf"{_ROWS}([0-9]+)\.npz")
 _TFX_FOLDERS = ("Split-", TFX_FOLDER)
 
 
@@ -166,7 +168,12 @@ class Layout:
     @property
     def has_finished_shards(self) -> bool:
         """Whether that has come so far that a shard is finished."""
-        return self.is_unfinished and any(name.startswith(_ROWS) for name in storage.listdir(self._work))
+        return self.is_unfinished and bool(self.with_rows())
+
+    def with_rows(self) -> set[int]:
+        """The shards that have rows."""
+        names = (_ROWS_OF.fullmatch(name) for name in storage.listdir(self._work))
+        return {int(name[1]) for name in names if name}
 
     @property
     def is_published(self) -> bool:

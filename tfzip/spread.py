@@ -6,15 +6,18 @@ called twice do no harm, and an export begun here can be gone on with by one pro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfzip import checkpoint, handout, plan, storage
+from tfzip import checkpoint, handout, index, plan, storage, worker
 from tfzip.errors import CorruptError, ModelError, OutputExistsError, SourceError, TfzipError, UsageError
 from tfzip.finish import finish
 from tfzip.handout import Listing, Task
@@ -65,7 +68,7 @@ def begin(layout: Layout, options: Options, source: Listed | Stream, model: Any)
 
     Raises UsageError if that cannot be, OutputExistsError if it is another export.
     """
-    listed = _handable(source)
+    listed = handable(source)
     if layout.has_finished_shards:
         try:
             return _gone_on(layout, options, listed, model)
@@ -76,7 +79,8 @@ def begin(layout: Layout, options: Options, source: Listed | Stream, model: Any)
     return _planned(layout, options, listed, model)
 
 
-def _handable(source: Listed | Stream) -> Listed:
+def handable(source: Listed | Stream) -> Listed:
+    """The source, if it can be handed out in pieces; else SourceError."""
     if isinstance(source, Stream) or source.access is None:
         raise SourceError(
             f"{source.name}: --engine beam hands a source out in pieces, which cannot be had of this kind "
@@ -152,6 +156,19 @@ def _task(layout: Layout, job: Job, model: Any, listing: Listing, *, compares: b
     return Task(layout.absolute(), settled, path, job.names_origin, listing.key, compares)
 
 
+def watch(spread: Spread, wait: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    """The images and the failures of each shard that is found to be finished, until waiting tells to end."""
+    layout, bounds, left = spread.task.layout, spread.listing.bounds, set(spread.left)
+    ends = False
+    while left and not ends:
+        ends = wait()
+        for shard in layout.with_rows() & left:
+            with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # another time, then
+                notes = index.Part(layout.work_rows(shard), shard).notes
+                left.remove(shard)
+                yield bounds[shard + 1] - bounds[shard], len(notes["failures"])
+
+
 def end(spread: Spread, ran: Mapping[str, Any]) -> None:
     """Finish an export of which all shards were handed out; `ran` is as `finish.finish` takes it.
 
@@ -163,3 +180,19 @@ def end(spread: Spread, ran: Mapping[str, Any]) -> None:
     if missing:
         raise TfzipError(f"{len(missing)} of {listing.shards} shards were not written, the first of them {missing[0]}")
     finish(spread.job, layout, listing.shards, listing.images, ran)
+
+
+def end_elsewhere(task: Task, ran: Mapping[str, Any]) -> str:
+    """Finish an export where it was not planned, unless that was done before; the path of the export.
+
+    Raises what `end` does.
+    """
+    layout = task.layout
+    with layout.claimed():
+        if layout.is_published:
+            layout.tidy_up()
+        elif layout.is_unfinished or not storage.exists(layout.index):
+            listing = Listing.read(layout)
+            job = worker.load(task, listing)
+            end(Spread(task, job, listing, (), ()), {"started": time.time(), "before": 0, **ran})
+    return layout.out

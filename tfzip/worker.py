@@ -47,12 +47,15 @@ def do(task: Task, number: int) -> Did:
 def load(task: Task, listing: Listing) -> Job:
     """The job that was planned, with no items.
 
-    Raises UsageError if this process would make another export.
+    Raises TfzipError if this process cannot do it, or would make another export.
     """
-    made = job.prepare(listing.source, task.model, task.options, planned=False)
+    try:
+        made = job.prepare(listing.source, task.model, task.options, planned=False)
+    except UsageError as error:  # not of the call: it was checked where it was planned
+        raise TfzipError(f"a worker cannot do what was planned: {error}") from None
     made, differences = checkpoint.differences(task.layout, made)
     if differences:
-        raise UsageError(
+        raise TfzipError(
             f"a worker would make another export than was planned: {'; '.join(differences)}.\n"
             "Give all workers the same versions and the same model, and call again"
         )
@@ -114,10 +117,10 @@ class _Worker:
 
 
 def _current(task: Task) -> Listing:
-    """What is handed out; UsageError if that is no longer what the task is of."""
+    """What is handed out; TfzipError if that is no longer what the task is of."""
     listing = Listing.read(task.layout)
     if listing.key != task.key:
-        raise UsageError(f"{task.layout.out}: another export has been begun there; this worker is of the one before")
+        raise TfzipError(f"{task.layout.out}: another export has been begun there; this worker is of the one before")
     return listing
 
 
