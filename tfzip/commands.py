@@ -26,7 +26,13 @@ _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", 
 
 def _export(parsed: argparse.Namespace) -> None:
     chosen = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Options)}
-    export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
+    if parsed.engine == "beam":
+        from tfzip.interop import beam  # here, since it imports Beam
+
+        more = {"runner_options": parsed.runner_options, **chosen}
+        export = beam.export(parsed.source, parsed.model, parsed.out, **more)
+    else:
+        export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
     if export is not None and not parsed.quiet:
         colour.show(terminal.summary(export, _called_as()))
 

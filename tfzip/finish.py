@@ -6,7 +6,6 @@ The shards' rows are read one shard at a time, so that memory holds no more of t
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

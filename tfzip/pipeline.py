@@ -30,7 +30,6 @@ from tfzip.outcome import Outcome, Rows, Watch, sifted
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
 
-
 Batches = tuple[tf.Tensor, tf.Tensor]
 """The first slot of each batch, and the one after its last."""
 
@@ -195,7 +194,7 @@ class Stages:
             return naming.to_str(item["filename"].numpy())
         if plan is None or isinstance(source, Stream):
             return f"{self._job.options.split}/{int(item['position']):08d}"
-        return naming.to_str(source.filenames[plan.rows(int(item["slot"]))])
+        return naming.to_str(source.filenames[int(plan.rows(item["slot"].numpy()))])
 
 
 def threading() -> tf.data.Options:

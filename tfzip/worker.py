@@ -22,7 +22,7 @@ from tfzip.job import Job
 from tfzip.layout import Layout
 from tfzip.plan import Plan
 from tfzip.shard import Failed, Written
-from tfzip.sources import pieces
+from tfzip.sources import Listed, pieces
 
 if TYPE_CHECKING:
     from tfzip.outcome import Outcome
@@ -80,7 +80,7 @@ class _Worker:
     def __init__(self, task: Task) -> None:
         self.listing = _current(task)
         self._job = load(task, self.listing)
-        self._graphs = _Graphs(self._job)
+        self._graphs = _Graphs(self._job, self.listing.source)
 
     def do(self, task: Task, number: int) -> Did:
         """Write a shard; nothing of it shows before it is whole."""
@@ -103,10 +103,10 @@ class _Worker:
     def _write(self, task: Task, number: int, path: str) -> Written:
         arrays = pieces.load(task.layout.work_piece(number))
         if task.compares:
-            arrays = pieces.compare(self._job.source, arrays)
+            arrays = pieces.compare(self.listing.source, arrays)
         first, stop = self.listing.bounds[number : number + 2]
         plan = Plan(np.arange(stop - first), np.array([first, stop]))
-        part = dataclasses.replace(self._job, source=pieces.piece(self._job.source, arrays), plan=plan)
+        part = dataclasses.replace(self._job, source=pieces.piece(self.listing.source, arrays), plan=plan)
         failed = Failed()
 
         def see(outcome: Outcome) -> None:
@@ -141,8 +141,8 @@ def _passing(path: str) -> str:
 class _Graphs:
     """The graphs of a job, each built once, for whatever piece of the source: items are what is fed to them."""
 
-    def __init__(self, made: Job) -> None:
-        self._job = made
+    def __init__(self, made: Job, source: Listed) -> None:
+        self._job, self._source = made, source
         self._built: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
 
@@ -187,10 +187,10 @@ class _Graphs:
 
         def dataset(items: pieces.Arrays, bounds: Any, *batches: Any) -> Any:
             plan = Plan(tf.range(bounds[1] - bounds[0]), bounds)
-            part = dataclasses.replace(self._job, source=pieces.piece(self._job.source, items), plan=plan)
+            part = dataclasses.replace(self._job, source=pieces.piece(self._source, items), plan=plan)
             return pipeline.Stages(part, only_usual=only_usual).dataset(batches)
 
         specs = {name: tf.TensorSpec([None], values.dtype) for name, values in tensors.items()}
         some = tf.TensorSpec([None], tf.int64)
-        function = tf.function(dataset, input_signature=[specs, tf.TensorSpec([2], tf.int64), some, some], autograph=False)
-        return function.get_concrete_function()
+        signature = [specs, tf.TensorSpec([2], tf.int64), some, some]
+        return tf.function(dataset, input_signature=signature, autograph=False).get_concrete_function()

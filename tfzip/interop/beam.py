@@ -18,7 +18,7 @@ from typing import Any
 
 from tfzip import handout, process, spread, worker
 from tfzip import read as reading
-from tfzip.errors import SourceError, TfzipError
+from tfzip.errors import SourceError, TfzipError, UsageError
 from tfzip.export import carry_out, raise_told, settled, tensorflow_version
 from tfzip.given import Given
 from tfzip.handout import Did, Task
@@ -32,7 +32,6 @@ try:
     import apache_beam as beam
     from apache_beam.metrics import Metrics, MetricsFilter
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 except ImportError as error:
     raise ImportError(f"Apache Beam is missing ({error}): pip install 'tfzip[beam]'") from None
 
@@ -42,6 +41,8 @@ NAMESPACE = "tfzip"
 _COUNTERS = ("shards", *Did._fields[1:])
 _NOTHING = -1
 """In place of a shard where all are done, so that the chain has something to end with."""
+_PATHS = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+"""Of runners that Beam does not know by their names alone."""
 _EVERY = 1.0  # seconds between looks at what is finished
 
 
@@ -175,8 +176,13 @@ def _told() -> dict[str, str]:
 
 def _run(planned: Spread, options: PipelineOptions) -> tuple[str, dict[str, int]]:
     """Run the pipeline to its end; the runner's name, and what its counters say, where it has any."""
-    name = options.view_as(StandardOptions).runner
-    pipeline = beam.Pipeline(runner=name or FnApiRunner(), options=options)
+    name = options.view_as(StandardOptions).runner or "FnApiRunner"
+    try:
+        pipeline = beam.Pipeline(runner=_PATHS.get(name, name), options=options)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--runner={name}: {_last_line(error)}") from None
+    if pipeline.runner.__class__.__name__ == "DaskRunner":
+        _let_dask_spread(options)
     _ = _written(pipeline, planned)
     with _progress(planned):
         try:
@@ -185,7 +191,16 @@ def _run(planned: Spread, options: PipelineOptions) -> tuple[str, dict[str, int]
         except Exception as error:  # whatever the runner, and what it wraps, raises
             handout.raise_noted(planned.task.layout)
             raise TfzipError(f"the pipeline failed: {_last_line(error)}") from error
-    return name or "FnApiRunner", _counted(result)
+    return name.rpartition(".")[2], _counted(result)
+
+
+def _let_dask_spread(options: PipelineOptions) -> None:
+    """Have each shard be a task of its own, unless it is said otherwise: 128 would be one, and so one worker's."""
+    from apache_beam.runners.dask.dask_runner import DaskOptions  # which needs Dask
+
+    asked = options.view_as(DaskOptions)
+    if not (asked.npartitions or asked.partition_size):
+        asked.partition_size = 1
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ Whoever does a piece reads these two, and nothing else of the source but its ima
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
