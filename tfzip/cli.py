@@ -23,6 +23,10 @@ def run() -> NoReturn:
     parsed = _parsed(None)
     interrupt.end_process(f"tfzip {parsed.command}: interrupted", _GO_ON if parsed.command == "export" else "")
     code = _run(parsed)
+    if code and getattr(parsed, "engine", "local") != "local":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads of a runner that failed may never end
     if code:
         gc.collect()  # threads end with what an error holds, while there still is a Python
     sys.exit(code)

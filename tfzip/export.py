@@ -62,9 +62,7 @@ def export(
     """
     settings, layout = settled(out, options)
     if settings.engine != "local":
-        raise UsageError(
-            f"engine={settings.engine!r}: call tfzip.interop.{settings.engine}.export with the same"
-        )
+        raise UsageError(f"engine={settings.engine!r}: call tfzip.interop.{settings.engine}.export with the same")
     return carry_out(layout, settings, lambda: (open_source(source, settings), model, None), _make)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -186,12 +187,46 @@ def _run(planned: Spread, options: PipelineOptions) -> tuple[str, dict[str, int]
     _ = _written(pipeline, planned)
     with _progress(planned):
         try:
-            result = pipeline.run()
-            result.wait_until_finish()
+            result = _ended(pipeline)
         except Exception as error:  # whatever the runner, and what it wraps, raises
             handout.raise_noted(planned.task.layout)
             raise TfzipError(f"the pipeline failed: {_last_line(error)}") from error
     return name.rpartition(".")[2], _counted(result)
+
+
+def _ended(pipeline: beam.Pipeline) -> Any:
+    """Run it to its end.
+
+    FnApiRunner would wait for ever for a worker process that has died: the thread that looks after it tells, and that
+    is taken for the end.
+    """
+    if pipeline.runner.__class__.__name__ != "FnApiRunner":
+        result = pipeline.run()
+        result.wait_until_finish()
+        return result
+    ends: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ends.put((pipeline.run(), None))
+        except BaseException as error:
+            ends.put((None, error))
+
+    def tell(died: threading.ExceptHookArgs) -> None:
+        if died.thread is not None and died.thread.name == "run_worker":
+            ends.put((None, died.exc_value))
+        else:
+            usual(died)
+
+    usual, threading.excepthook = threading.excepthook, tell
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = ends.get()
+    finally:
+        threading.excepthook = usual
+    if error is not None:
+        raise error
+    return result
 
 
 def _let_dask_spread(options: PipelineOptions) -> None:
