@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfzip import index, interrupt, storage
+from tfzip import handout, index, interrupt, storage
 from tfzip.errors import CorruptError, OutputExistsError
 from tfzip.job import Job, shown_function
 from tfzip.layout import Layout
@@ -76,9 +76,14 @@ def begin(layout: Layout, job: Job) -> None:
 
 def as_planned(layout: Layout, source: Listed | Stream) -> Listed | Stream:
     """The source with the items that the unfinished export in OUT is of, if there is one, and if it noted them."""
-    if isinstance(source, Listed) and source.stamps is not None and storage.exists(layout.work_items):
+    if not isinstance(source, Listed) or source.stamps is None:
+        return source
+    if storage.exists(layout.work_items):
         with reading(layout.work_items):
             return planned.restore(layout.work_items, source)
+    if storage.exists(layout.work_listing):
+        with reading(layout.work_listing):
+            return planned.as_it_was(handout.collected(layout), source)
     return source
 
 

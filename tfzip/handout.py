@@ -47,6 +47,7 @@ class Listing(NamedTuple):
 
     key: str
     source: Listed
+    items: int  # that the source has, though not all may be asked for
     bounds: list[int]
 
     @classmethod
@@ -54,7 +55,7 @@ class Listing(NamedTuple):
         """As it stands in the work folder."""
         with storage.open(layout.work_listing, "r") as file:
             said = json.loads(file.read())
-        return cls(said["key"], pieces.blank(said["source"]), said["bounds"])
+        return cls(**{**said, "source": pieces.blank(said["source"])})
 
     def write(self, layout: Layout) -> None:
         """Leave it there."""
@@ -70,6 +71,13 @@ class Listing(NamedTuple):
     def images(self) -> int:
         """How many there are to do, those that the source rejects included."""
         return self.bounds[-1] + len(self.source.rejected)
+
+
+def collected(layout: Layout) -> Listed:
+    """The source with all items that were handed out, at their places."""
+    listing = Listing.read(layout)
+    each = [pieces.load(layout.work_piece(shard)) for shard in range(listing.shards)]
+    return pieces.joined(listing.source, each, listing.items)
 
 
 def note_error(layout: Layout, path: str, error: TfzipError) -> None:

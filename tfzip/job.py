@@ -322,18 +322,24 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
                 raise UsageError(f"--{option}: {source.name} can only be read from its start to its end")
         return None
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
-    return Plan(order, bounds(source, order, options, classes))
+    return Plan(order, bounds(source, order, len(order), options, classes))
 
 
-def bounds(source: Listed, order: Positions, options: Options, classes: int) -> Positions:
-    """Where each shard begins, as in a `Plan`, of records with scores of so many classes."""
+def bounds(source: Listed, order: Positions | None, count: int, options: Options, classes: int) -> Positions:
+    """Where each shard begins, as in a `Plan`, of so many records with scores of so many classes.
+
+    An order that is None is that of the source.
+    """
     if options.shards is not None:
         for option in ("shard_size", "shard_records"):
             if getattr(options, option) != getattr(Options, option):
                 raise UsageError(f"--shards and {flag(option)}: give one of them")
-        return plan.even_bounds(len(order), options.shards)
-    sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
-    made = plan.sized_bounds(sizes, options.shard_bytes, options.shard_records)
+        return plan.even_bounds(count, options.shards)
+
+    def sizes(some: slice) -> Positions:
+        return source.sizes[some if order is None else order[some]] * options.keeps_image + (4 * classes + _OVERHEAD)
+
+    made = plan.sized_bounds(sizes, count, options.shard_bytes, options.shard_records)
     if (shards := len(made) - 1) > MOST_SHARDS:
         raise UsageError(f"{shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
     return made

@@ -93,10 +93,10 @@ def _planned(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     from tfzip import tuning  # here, since it imports TensorFlow
 
     job = _without_state(prepare(source, model, options, planned=False))
-    order = plan.order(len(source.filenames), options.shuffle, options.limit)
-    sample = pieces.piece(source, pieces.items(source, order[:_SAMPLE]))
+    order = _Order(source, options)
+    sample = pieces.piece(source, pieces.items(source, order.rows(0, min(_SAMPLE, order.count))))
     few = Plan(np.arange(len(sample.filenames)), np.array([0, len(sample.filenames)]))
-    expected = len(order) + len(source.rejected)
+    expected = order.count + len(source.rejected)
     tuned, trials = tuning.tune(dataclasses.replace(job, source=sample, plan=few, expected=expected))
     job = dataclasses.replace(tuned, source=source, plan=None, expected=None)
     listing = _hand_out(layout, job, source, order)
@@ -104,12 +104,25 @@ def _planned(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     return Spread(_task(layout, job, model, listing), job, listing, range(listing.shards), trials)
 
 
-def _hand_out(layout: Layout, job: Job, source: Listed, order: plan.Positions) -> Listing:
+class _Order:
+    """The order of the items of a source: 8 bytes of memory an item if shuffled, none else."""
+
+    def __init__(self, source: Listed, options: Options) -> None:
+        count = len(source.filenames)
+        self.positions = None if options.shuffle is None else plan.order(count, options.shuffle, options.limit)
+        self.count = min(count, options.limit or count)
+
+    def rows(self, first: int, stop: int) -> plan.Positions:
+        """The positions of the items from one slot to before another."""
+        return np.arange(first, stop) if self.positions is None else self.positions[first:stop]
+
+
+def _hand_out(layout: Layout, job: Job, source: Listed, order: _Order) -> Listing:
     """Leave in the work folder what workers are to do."""
-    made = bounds(source, order, job.options, job.task.classes)
-    listing = Listing(uuid.uuid4().hex, source, made.tolist())
+    made = bounds(source, order.positions, order.count, job.options, job.task.classes)
+    listing = Listing(uuid.uuid4().hex, source, len(source.filenames), made.tolist())
     for shard in range(listing.shards):
-        pieces.save(layout.work_piece(shard), pieces.items(source, order[made[shard] : made[shard + 1]]))
+        pieces.save(layout.work_piece(shard), pieces.items(source, order.rows(*made[shard : shard + 2])))
     listing.write(layout)
     return listing
 
@@ -121,8 +134,7 @@ def _gone_on(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     assert isinstance(known, Listed)
     job = _without_state(checkpoint.same(layout, prepare(known, model, options, planned=False)))
     if listing is None:
-        order = plan.order(len(known.filenames), options.shuffle, options.limit)
-        listing = _hand_out(layout, job, known, order)
+        listing = _hand_out(layout, job, known, _Order(known, options))
     storage.remove([layout.work_error])
     left = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     return Spread(_task(layout, job, model, listing, compares=True), job, listing, left, [])

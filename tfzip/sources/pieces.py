@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tfzip.index import joined_texts, save_arrays
 from tfzip.metadata import Texts
 from tfzip.naming import to_bytes, to_str
 from tfzip.record import Failure, FeatureSpec
+from tfzip.sources import spooled
 from tfzip.sources.planned import CHANGED, GONE, checked
 from tfzip.sources.source import Listed, file_reader
 
@@ -77,12 +78,18 @@ def items(source: Listed, rows: Positions) -> Arrays:
     arrays: Arrays = {_PLACES: rows, _SIZES: source.sizes[rows]}
     if source.stamps is not None:
         arrays[_STAMPS] = source.stamps[rows]
-    arrays[NAMES] = [source.filenames[row] for row in rows.tolist()]
+    arrays[NAMES] = _texts(source.filenames, rows)
     if source.truths is not None:
-        arrays[_TRUTHS] = [source.truths[row] for row in rows.tolist()]
+        arrays[_TRUTHS] = _texts(source.truths, rows)
     for name, values in source.columns.items():
         arrays[_COLUMN + name] = values[rows].tolist() if values.dtype == object else values[rows]
     return arrays
+
+
+def _texts(texts: Sequence[bytes], rows: Positions) -> list[bytes]:
+    if isinstance(texts, (spooled.Names, spooled.Folders)):
+        return texts.at(rows)
+    return [texts[row] for row in rows.tolist()]
 
 
 def save(path: str, arrays: Arrays) -> None:
@@ -130,6 +137,21 @@ def piece(source: Listed, arrays: Arrays) -> Listed:
         places=arrays[_PLACES],
         reader=lambda: _reader(source, arrays),
     )
+
+
+def joined(source: Listed, each: Sequence[Arrays], count: int) -> Listed:
+    """The source with the items of all pieces at their places, of so many; nothing is known of those of no piece."""
+    places = np.concatenate([arrays[_PLACES] for arrays in each])
+    whole: Arrays = {_PLACES: np.arange(count)}
+    for name in [name for name in each[0] if name != _PLACES]:
+        if isinstance(each[0][name], list):
+            values = np.full(count, b"", object)
+            values[places] = [value for arrays in each for value in arrays[name]]
+            whole[name] = values.tolist()
+        else:
+            whole[name] = np.zeros(count, each[0][name].dtype)
+            whole[name][places] = np.concatenate([arrays[name] for arrays in each])
+    return dataclasses.replace(piece(source, whole), places=None, rejected=source.rejected)
 
 
 def _reader(source: Listed, arrays: Arrays) -> Callable[[tf.Tensor], Element]:
