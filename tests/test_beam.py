@@ -11,6 +11,7 @@ import beam_made
 import killed
 import numpy as np
 import pytest
+import sources_made
 import tensorflow as tf
 from beam_made import KINDS, SOME, inodes, published, same_as
 
@@ -114,6 +115,70 @@ def test_a_list_and_a_table_are_handed_out_too(folder, model, tmp_path):
         assert same_as(tmp_path / name / "beam", tmp_path / name / "local")
     assert {"extra/number", "extra/share", "extra/colour", "truth/label"} <= set(export.features)
     assert "/else/a.png" in [failure.filename for failure in export.failures]
+
+
+@pytest.fixture(scope="module")
+def records(folder, tmp_path_factory):
+    """The same images in TFRecord files, one with names of their own inside and one without; and gzipped."""
+    at = tmp_path_factory.mktemp("records")
+    paths = sorted(folder.rglob("*.png"))
+    for kind in ("named", "nameless"):
+        for file in range(3):
+            examples = [
+                sources_made.example(
+                    image__encoded=sources_made.texts(path.read_bytes()),
+                    number=sources_made.ints(number),
+                    **({"image__filename": sources_made.texts(path.name.encode())} if kind == "named" else {}),
+                )
+                for number, path in enumerate(paths)
+                if number % 3 == file
+            ]
+            sources_made.write_tfrecord(at / f"{kind}-{file}.tfrecord", examples)
+    return at
+
+
+@pytest.mark.parametrize("more", [{"shards": 5, "shard_records": 10_000}, {"shuffle": 2}], ids=["shards", "shuffled"])
+@pytest.mark.parametrize("kind", ["named", "nameless"])
+def test_records_are_handed_out_too(records, model, tmp_path, kind, more):
+    source, options = f"tfrecord:{records}/{kind}-*", {**SOME, **more}
+    tfzip.export(source, model, str(tmp_path / "local"), **options)
+    engine.export(source, model, str(tmp_path / "beam"), **options)
+    assert same_as(tmp_path / "beam", tmp_path / "local")
+
+
+def test_records_without_a_plan_elsewhere_have_one_on_beam(records, model, tmp_path):
+    """A local export reads them as a stream, whose shards close by the size of what is in them."""
+    source = f"tfrecord:{records}/named-*"
+    ours = engine.export(source, model, str(tmp_path / "beam"), **SOME)
+    theirs = tfzip.export(source, model, str(tmp_path / "local"), **SOME)
+    assert len(ours.manifest["shards"]) > 3
+    assert tfzip.verify(ours) == []
+    assert [record.filename for record in ours[:]] == [record.filename for record in theirs[:]]
+    for one, other in zip(ours[:], theirs[:], strict=True):
+        assert one.encoded == other.encoded
+        assert one.prediction.label == other.prediction.label
+        np.testing.assert_allclose(one.prediction.scores, other.prediction.scores, atol=1e-6)
+    assert ours.failures == theirs.failures
+    begun(source, model, tmp_path / "out", [0], engine="beam", **SOME)
+    with pytest.raises(OutputExistsError, match="the source's plan was beam"):
+        tfzip.export(source, model, str(tmp_path / "out"), **SOME)
+
+
+def test_names_that_come_twice_in_different_shards_are_told(records, model, tmp_path):
+    broken = sources_made.example(
+        image__encoded=sources_made.texts(b"no image"), image__filename=sources_made.texts(b"x")
+    )
+    (tmp_path / "in").mkdir()
+    for path in records.glob("named-*"):
+        (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    good = next(iter(tf.data.TFRecordDataset([str(records / "named-0.tfrecord")]))).numpy()
+    sources_made.write_tfrecord(tmp_path / "in" / "z.tfrecord", [broken, good])
+    source = f"tfrecord:{tmp_path / 'in'}/*"
+    with pytest.raises(DataError, match=r"named-0\.tfrecord.*z\.tfrecord both.*--engine local"):
+        engine.export(source, model, str(tmp_path / "out"), **SOME)
+    assert len(inodes(tmp_path / "out" / ".tfzip")) > 3
+    export = tfzip.export(source, model, str(tmp_path / "out"), overwrite=True, **SOME)
+    assert [failure.error for failure in export.failures if "has the name of" in failure.error]
 
 
 def test_it_is_a_part_of_a_pipeline(folder, model, local, tmp_path):

@@ -66,7 +66,7 @@ ORDER = [
     ["shard", "checkpoint"],
     ["finish", "outcome"],
     ["pipeline"],
-    ["tuning", "worker"],
+    ["duplicates", "tuning", "worker"],
     ["spread"],
     ["deep", "pseudolabel"],
     ["boxes", "describe", "figures", "gallery"],

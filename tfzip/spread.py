@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfzip import checkpoint, handout, index, plan, storage, worker
+from tfzip import checkpoint, duplicates, handout, index, plan, storage, worker
 from tfzip.errors import CorruptError, ModelError, OutputExistsError, SourceError, TfzipError, UsageError
 from tfzip.finish import finish
 from tfzip.handout import Listing, Task
@@ -191,6 +191,8 @@ def end(spread: Spread, ran: Mapping[str, Any]) -> None:
     missing = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     if missing:
         raise TfzipError(f"{len(missing)} of {listing.shards} shards were not written, the first of them {missing[0]}")
+    if not listing.source.unique:
+        duplicates.check(layout, listing)
     finish(spread.job, layout, listing.shards, listing.images, ran)
 
 

@@ -18,7 +18,7 @@ from tfzip.index import joined_texts, save_arrays
 from tfzip.metadata import Texts
 from tfzip.naming import to_bytes, to_str
 from tfzip.record import Failure, FeatureSpec
-from tfzip.sources import spooled
+from tfzip.sources import spooled, tfrecord
 from tfzip.sources.planned import CHANGED, GONE, checked
 from tfzip.sources.source import Listed, file_reader
 
@@ -31,9 +31,9 @@ Positions = npt.NDArray[np.int64]
 Arrays = dict[str, Any]
 """What there is to know of the items of a piece, by name: NumPy arrays, or lists of bytes; in a graph, tensors."""
 
-_PLACES, _SIZES, _STAMPS, _PROBLEMS = "places", "sizes", "stamps", "problems"
+PLACES, _SIZES, _STAMPS, _PROBLEMS = "places", "sizes", "stamps", "problems"
 NAMES, _TRUTHS = "filenames", "truths"
-_COLUMN = "column "
+_COLUMN, _LOCATED = "column ", "located "
 
 
 # What the source is.
@@ -67,7 +67,12 @@ def blank(said: Mapping[str, Any]) -> Listed:
         filenames=(),
         sizes=np.empty(0, np.int64),
         reader=lambda: lambda _: {},
+        **(tfrecord.known_of(said["name"], said["access"]) if _is_records(said["access"]) else {}),
     )
+
+
+def _is_records(access: Mapping[str, Any] | None) -> bool:
+    return "paths" in (access or {})
 
 
 # Its pieces.
@@ -75,7 +80,7 @@ def blank(said: Mapping[str, Any]) -> Listed:
 
 def items(source: Listed, rows: Positions) -> Arrays:
     """The items at some rows of a source."""
-    arrays: Arrays = {_PLACES: rows, _SIZES: source.sizes[rows]}
+    arrays: Arrays = {PLACES: rows, _SIZES: source.sizes[rows]}
     if source.stamps is not None:
         arrays[_STAMPS] = source.stamps[rows]
     arrays[NAMES] = _texts(source.filenames, rows)
@@ -83,6 +88,7 @@ def items(source: Listed, rows: Positions) -> Arrays:
         arrays[_TRUTHS] = _texts(source.truths, rows)
     for name, values in source.columns.items():
         arrays[_COLUMN + name] = values[rows].tolist() if values.dtype == object else values[rows]
+    arrays |= {_LOCATED + name: values[rows] for name, values in source.located.items()}
     return arrays
 
 
@@ -109,6 +115,8 @@ def load(path: str) -> Arrays:
 
 def compare(source: Listed, arrays: Arrays) -> Arrays:
     """The items with what is the matter with each by now: those that are gone, or changed since they were noted."""
+    if _STAMPS not in arrays:  # then `state` tells of all together
+        return arrays
     root = os.fsencode((source.access or {})["root"])
     statuses = zip(arrays[NAMES], arrays[_SIZES].tolist(), arrays[_STAMPS].tolist(), strict=True)
     return {**arrays, _PROBLEMS: np.array([_problem(root + name, *status) for name, *status in statuses], np.int64)}
@@ -125,7 +133,7 @@ def _problem(path: bytes, size: int, stamp: int) -> int:
 
 def piece(source: Listed, arrays: Arrays) -> Listed:
     """The source with the items of a piece, whose values may be tensors of a graph that is being built."""
-    columns = {name.removeprefix(_COLUMN): values for name, values in arrays.items() if name.startswith(_COLUMN)}
+    columns = _named(_COLUMN, arrays)
     return dataclasses.replace(
         source,
         rejected=(),
@@ -134,16 +142,20 @@ def piece(source: Listed, arrays: Arrays) -> Listed:
         stamps=arrays.get(_STAMPS),
         truths=arrays.get(_TRUTHS),
         columns={name: np.array(v, object) if isinstance(v, list) else v for name, v in columns.items()},
-        places=arrays[_PLACES],
+        places=arrays[PLACES],
         reader=lambda: _reader(source, arrays),
     )
 
 
+def _named(kind: str, arrays: Arrays) -> Arrays:
+    return {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
+
+
 def joined(source: Listed, each: Sequence[Arrays], count: int) -> Listed:
     """The source with the items of all pieces at their places, of so many; nothing is known of those of no piece."""
-    places = np.concatenate([arrays[_PLACES] for arrays in each])
-    whole: Arrays = {_PLACES: np.arange(count)}
-    for name in [name for name in each[0] if name != _PLACES]:
+    places = np.concatenate([arrays[PLACES] for arrays in each])
+    whole: Arrays = {PLACES: np.arange(count)}
+    for name in [name for name in each[0] if name != PLACES]:
         if isinstance(each[0][name], list):
             values = np.full(count, b"", object)
             values[places] = [value for arrays in each for value in arrays[name]]
@@ -155,5 +167,8 @@ def joined(source: Listed, each: Sequence[Arrays], count: int) -> Listed:
 
 
 def _reader(source: Listed, arrays: Arrays) -> Callable[[tf.Tensor], Element]:
-    read = file_reader(os.fsencode((source.access or {})["root"]), arrays[NAMES])
+    access = source.access or {}
+    if _is_records(access):
+        return tfrecord.reader_of(source.name, access, _named(_LOCATED, arrays), arrays[PLACES])
+    read = file_reader(os.fsencode(access["root"]), arrays[NAMES])
     return checked(read, arrays[_PROBLEMS]) if _PROBLEMS in arrays else read

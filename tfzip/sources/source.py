@@ -69,9 +69,11 @@ class Listed(Source):
     `filenames` are unique; `sizes` are bytes as stored, about; `truths` the label of each item, empty where it has
     none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
     -> the item's `filename` and `encoded`. `stamps` are the times of the items' last changes, in nanoseconds; None
-    where `state` tells of all of them together. `access` is what it takes to read its items elsewhere, see
-    `sources.pieces`; None where that cannot be done. A piece of a source has in `places` the positions of its items in
-    the whole.
+    where `state` tells of all of them together.
+
+    `access` is what it takes to read its items elsewhere, as JSON has it, and `located` where each is (see
+    `sources.pieces`); None where that cannot be done. A piece of a source has in `places` the positions of its items
+    in the whole.
     """
 
     filenames: Sequence[bytes]
@@ -81,6 +83,7 @@ class Listed(Source):
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     stamps: npt.NDArray[np.int64] | None = None
     access: Mapping[str, Any] | None = None
+    located: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     places: npt.NDArray[np.int64] | None = None
 
 
