@@ -74,7 +74,7 @@ def begun(folder, model, out, shards, **options):
 # The same bytes.
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["flat", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(KINDS)[1:])])
 def test_an_export_on_beam_is_the_local_one(folder, model, local, tmp_path, kind):
     export = engine.export(str(folder), model, str(tmp_path / "out"), **KINDS[kind])
     assert export.run["engine"] == "beam"
@@ -87,6 +87,7 @@ def test_an_export_on_beam_is_the_local_one(folder, model, local, tmp_path, kind
     assert same_as(tmp_path / "out", local(kind))
 
 
+@pytest.mark.slow
 def test_another_name_of_two_images_is_seen(folder, model, local, tmp_path):
     """The comparison of the other tests tells when two filenames are swapped."""
     swapped = beam_made.copied(folder, tmp_path / "in")
@@ -98,6 +99,7 @@ def test_another_name_of_two_images_is_seen(folder, model, local, tmp_path):
     assert not same_as(tmp_path / "out", local("flat"))
 
 
+@pytest.mark.slow
 def test_a_list_and_a_table_are_handed_out_too(folder, model, tmp_path):
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     rows = [
@@ -137,6 +139,7 @@ def records(folder, tmp_path_factory):
     return at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"shards": 5, "shard_records": 10_000}, {"shuffle": 2}], ids=["shards", "shuffled"])
 @pytest.mark.parametrize("kind", ["named", "nameless"])
 def test_records_are_handed_out_too(records, model, tmp_path, kind, more):
@@ -146,6 +149,7 @@ def test_records_are_handed_out_too(records, model, tmp_path, kind, more):
     assert same_as(tmp_path / "beam", tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_records_without_a_plan_elsewhere_have_one_on_beam(records, model, tmp_path):
     """A local export reads them as a stream, whose shards close by the size of what is in them."""
     source = f"tfrecord:{records}/named-*"
@@ -164,6 +168,7 @@ def test_records_without_a_plan_elsewhere_have_one_on_beam(records, model, tmp_p
         tfzip.export(source, model, str(tmp_path / "out"), **SOME)
 
 
+@pytest.mark.slow
 def test_names_that_come_twice_in_different_shards_are_told(records, model, tmp_path):
     broken = sources_made.example(
         image__encoded=sources_made.texts(b"no image"), image__filename=sources_made.texts(b"x")
@@ -181,6 +186,7 @@ def test_names_that_come_twice_in_different_shards_are_told(records, model, tmp_
     assert [failure.error for failure in export.failures if "has the name of" in failure.error]
 
 
+@pytest.mark.slow
 def test_it_is_a_part_of_a_pipeline(folder, model, local, tmp_path):
     from apache_beam.testing.util import assert_that, equal_to
 
@@ -192,6 +198,7 @@ def test_it_is_a_part_of_a_pipeline(folder, model, local, tmp_path):
         assert same_as(tmp_path / "out", local("flat"))
 
 
+@pytest.mark.slow
 def test_the_last_step_of_a_pipeline_may_be_done_twice(folder, model, local, tmp_path):
     settings = Options(**KINDS["flat"])
     layout = Layout(str(tmp_path / "out"), settings.layout, settings.name, settings.split, settings.compression)
@@ -204,6 +211,7 @@ def test_the_last_step_of_a_pipeline_may_be_done_twice(folder, model, local, tmp
     assert same_as(tmp_path / "out", local("flat"))
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_runner_options_after_two_dashes(folder, model, local, tmp_path, capsys):
     options = ["--batch-size", "4", "--parallel", "2", "--shard-records", "30", "--source-labels", "folder"]
     command = ["export", str(folder), "--model", model, "--out", str(tmp_path / "out"), "--engine", "beam", *options]
@@ -217,8 +225,11 @@ def test_the_command_line_takes_runner_options_after_two_dashes(folder, model, l
 # Stopped, and gone on with.
 
 
-@pytest.mark.parametrize("kind", ["flat", "shuffled"])
-@pytest.mark.parametrize("engines", ["beam then beam", "beam then local", "local then beam"])
+@pytest.mark.parametrize("kind", ["flat", pytest.param("shuffled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engines",
+    ["beam then beam", *(pytest.param(two, marks=pytest.mark.slow) for two in ("beam then local", "local then beam"))],
+)
 def test_an_export_stopped_goes_on_on_either_engine(folder, model, local, tmp_path, engines, kind):
     out, (first, _, then) = tmp_path / "out", engines.split()
     if first == "beam":
@@ -238,6 +249,7 @@ def test_an_export_stopped_goes_on_on_either_engine(folder, model, local, tmp_pa
     assert same_as(out, local(kind))
 
 
+@pytest.mark.slow
 def test_images_that_changed_or_vanished_meanwhile_fail_on_beam_too(folder, model, tmp_path):
     outs = {}
     for then in ("local", "beam"):
@@ -269,6 +281,7 @@ def test_another_plan_is_refused_and_told(folder, model, tmp_path):
 # Workers.
 
 
+@pytest.mark.slow
 def test_attempts_side_by_side_and_again_do_no_harm(folder, model, local, tmp_path):
     settings = Options(**KINDS["flat"])
     layout = Layout(str(tmp_path / "out"), settings.layout, settings.name, settings.split, settings.compression)
@@ -292,6 +305,7 @@ def test_attempts_side_by_side_and_again_do_no_harm(folder, model, local, tmp_pa
     assert same_as(tmp_path / "out", local("flat"))
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_model_stops_the_export_and_spoils_nothing(folder, model, local, tmp_path, digits_model):
     mine = tmp_path / "model.keras"
     mine.write_bytes(Path(model).read_bytes())
@@ -302,7 +316,7 @@ def test_a_worker_with_another_model_stops_the_export_and_spoils_nothing(folder,
         worker.do(planned.task, 2)
         other = tf.keras.models.clone_model(digits_model)
         other.save(mine)
-        worker._Worker._kept = None  # as in another process
+        worker._Worker.kept = None  # as in another process
         assert worker.do(planned.task, 3).records == 0
         with pytest.raises(TfzipError, match="the model changed") as told:
             spread.end(planned, {"started": 0.0, "before": 0})
@@ -314,6 +328,7 @@ def test_a_worker_with_another_model_stops_the_export_and_spoils_nothing(folder,
     assert tfzip.open(tmp_path / "out").manifest["shards"] == expected.manifest["shards"]
 
 
+@pytest.mark.slow
 def test_a_worker_of_an_export_that_is_no_more_writes_nothing(folder, model, tmp_path):
     settings = Options(**KINDS["flat"])
     layout = Layout(str(tmp_path / "out"), "flat", "images", "train", "gzip")
@@ -331,6 +346,7 @@ def test_a_worker_of_an_export_that_is_no_more_writes_nothing(folder, model, tmp
 # What is not to be.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "more"), [(DataError, {"on_error": "fail"}), (TooManyFailuresError, {"max_failures": 1})]
 )

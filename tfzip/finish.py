@@ -6,7 +6,7 @@ The shards' rows are read one shard at a time, so that memory holds no more of t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,20 @@ class Made:
     failed: Failed = field(default_factory=Failed)
     formats: set[str] = field(default_factory=set)
     nonfinite: int = 0
+
+    @classmethod
+    def of(cls, rejected: Iterable[Failure], layout: Layout, shards: int) -> Made:
+        """Look at the rows of so many shards; the source rejected some before."""
+        made = cls(failed=Failed(rejected))
+        for number in range(shards):
+            part = index.Part(layout.work_rows(number), number)
+            notes = part.notes
+            file = layout.shard_file(number, shards)
+            made.shards.append(Shard(file, notes["records"], notes["bytes"], notes["sha256"]))
+            made.failed.add(Failure(*failure) for failure in notes["failures"])
+            made.formats.update(notes["formats"])
+            made.nonfinite += int(part.column("nonfinite").sum())
+        return made
 
     @property
     def images(self) -> int:
@@ -47,33 +61,22 @@ def finish(job: Job, layout: Layout, shards: int, images: int | None, ran: Mappi
         SourceError: there was no image.
         DataError: too many failed.
     """
-    made = _look(job, layout, shards)
+    rejected = job.source.rejected
+    made = Made.of(rejected, layout, shards)
     _check(job, made, images)
     facts = manifest(job, made.shards, made.failed.count, made.nonfinite, sorted(made.formats))
     facts["tfds"] = layout.keep_for_tfds(facts)
     parts = [layout.work_rows(shard) for shard in range(shards)]
     described = schema.schema_text(job.features, job.names)
-    index.write_index(layout.work_index, facts, job.names, described, parts, _failures(job, layout, shards))
+    index.write_index(layout.work_index, facts, job.names, described, parts, failures(rejected, layout, shards))
     more = dict(ran)
     run.write(layout.work_run, more.pop("started"), made.images - more.pop("before"), **more)
     layout.publish([shard.file for shard in made.shards])
 
 
-def _look(job: Job, layout: Layout, shards: int) -> Made:
-    made = Made(failed=Failed(job.source.rejected))
-    for number in range(shards):
-        part = index.Part(layout.work_rows(number), number)
-        notes = part.notes
-        file = layout.shard_file(number, shards)
-        made.shards.append(Shard(file, notes["records"], notes["bytes"], notes["sha256"]))
-        made.failed.add(Failure(*failure) for failure in notes["failures"])
-        made.formats.update(notes["formats"])
-        made.nonfinite += int(part.column("nonfinite").sum())
-    return made
-
-
-def _failures(job: Job, layout: Layout, shards: int) -> Iterator[Failure]:
-    yield from job.source.rejected
+def failures(rejected: Iterable[Failure], layout: Layout, shards: int) -> Iterator[Failure]:
+    """Those that the source rejected, and those of every shard, one after the other."""
+    yield from rejected
     for number in range(shards):
         yield from (Failure(*failure) for failure in index.Part(layout.work_rows(number), number).notes["failures"])
 

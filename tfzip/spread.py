@@ -93,18 +93,18 @@ def _planned(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     from tfzip import tuning  # here, since it imports TensorFlow
 
     job = _without_state(prepare(source, model, options, planned=False))
-    order = _Order(source, options)
+    order = Order(source, options)
     sample = pieces.piece(source, pieces.items(source, order.rows(0, min(_SAMPLE, order.count))))
     few = Plan(np.arange(len(sample.filenames)), np.array([0, len(sample.filenames)]))
     expected = order.count + len(source.rejected)
     tuned, trials = tuning.tune(dataclasses.replace(job, source=sample, plan=few, expected=expected))
     job = dataclasses.replace(tuned, source=source, plan=None, expected=None)
-    listing = _hand_out(layout, job, source, order)
+    listing = hand_out(layout, source, order, options, job.task.classes)
     checkpoint.save_plan(layout, job)  # from here on it can be gone on with
     return Spread(_task(layout, job, model, listing), job, listing, range(listing.shards), trials)
 
 
-class _Order:
+class Order:
     """The order of the items of a source: 8 bytes of memory an item if shuffled, none else."""
 
     def __init__(self, source: Listed, options: Options) -> None:
@@ -117,9 +117,9 @@ class _Order:
         return np.arange(first, stop) if self.positions is None else self.positions[first:stop]
 
 
-def _hand_out(layout: Layout, job: Job, source: Listed, order: _Order) -> Listing:
-    """Leave in the work folder what workers are to do."""
-    made = bounds(source, order.positions, order.count, job.options, job.task.classes)
+def hand_out(layout: Layout, source: Listed, order: Order, options: Options, classes: int) -> Listing:
+    """Leave in the work folder what workers are to do: records with scores of so many classes."""
+    made = bounds(source, order.positions, order.count, options, classes)
     listing = Listing(uuid.uuid4().hex, source, len(source.filenames), made.tolist())
     for shard in range(listing.shards):
         pieces.save(layout.work_piece(shard), pieces.items(source, order.rows(*made[shard : shard + 2])))
@@ -134,7 +134,7 @@ def _gone_on(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     assert isinstance(known, Listed)
     job = _without_state(checkpoint.same(layout, prepare(known, model, options, planned=False)))
     if listing is None:
-        listing = _hand_out(layout, job, known, _Order(known, options))
+        listing = hand_out(layout, known, Order(known, options), options, job.task.classes)
     storage.remove([layout.work_error])
     left = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     return Spread(_task(layout, job, model, listing, compares=True), job, listing, left, [])

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -62,24 +62,35 @@ def load(task: Task, listing: Listing) -> Job:
     return dataclasses.replace(made, names_origin=task.names_origin)
 
 
+@contextlib.contextmanager
+def at_hand(task: Task, made: Job) -> Iterator[None]:
+    """Let workers in this process take what was loaded to plan the export, meanwhile."""
+    blank = dataclasses.replace(made, source=Listing.read(task.layout).source, plan=None)
+    _Worker.kept = _Worker(task, blank)
+    try:
+        yield
+    finally:
+        _Worker.kept = None
+
+
 class _Worker:
     """What a process keeps between the shards of one export."""
 
-    _kept: _Worker | None = None
+    kept: ClassVar[_Worker | None] = None
     _lock = threading.Lock()
 
     @classmethod
     def of(cls, task: Task) -> _Worker:
         """The one of a task, made when the first of its shards comes to this process."""
         with cls._lock:
-            if cls._kept is None or cls._kept.listing.key != task.key:
-                cls._kept = None  # what it holds goes before more is loaded
-                cls._kept = cls(task)
-            return cls._kept
+            if cls.kept is None or cls.kept.listing.key != task.key:
+                cls.kept = None  # what it holds goes before more is loaded
+                cls.kept = cls(task)
+            return cls.kept
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, made: Job | None = None) -> None:
         self.listing = _current(task)
-        self._job = load(task, self.listing)
+        self._job = load(task, self.listing) if made is None else made
         self._graphs = _Graphs(self._job, self.listing.source)
 
     def do(self, task: Task, number: int) -> Did:

@@ -185,7 +185,7 @@ def _run(planned: Spread, options: PipelineOptions) -> tuple[str, dict[str, int]
     if pipeline.runner.__class__.__name__ == "DaskRunner":
         _let_dask_spread(options)
     _ = _written(pipeline, planned)
-    with _progress(planned):
+    with _progress(planned), worker.at_hand(planned.task, planned.job):
         try:
             result = _ended(pipeline)
         except Exception as error:  # whatever the runner, and what it wraps, raises
