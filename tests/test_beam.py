@@ -169,6 +169,28 @@ def test_records_without_a_plan_elsewhere_have_one_on_beam(records, model, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", [None, "test[10%:90%]"], ids=["all", "part"])
+def test_ranges_of_tfds_are_handed_out(digits, model, tmp_path, split):
+    made = sources_made.tfds(sources_made.pictures_of(digits, tmp_path / "in", 150), tmp_path)
+    options = {**SOME, "source_split": split, "limit": 110}
+    theirs = tfzip.export(made.source(), model, str(tmp_path / "local"), **options)
+    work = begun(made.source(), model, tmp_path / "beam", [1], engine="beam", **options)
+    kept = inodes(work)
+    ours = engine.export(made.source(), model, str(tmp_path / "beam"), **options)
+    assert kept == {1: published(tmp_path / "beam")[1]}
+    assert len(ours.manifest["shards"]) == 4
+    assert len({record.prediction.label for record in ours[:]}) > 5
+    assert tfzip.verify(ours) == []
+    for one, other in zip(ours[:], theirs[:], strict=True):
+        assert (one.filename, one.encoded, one.truth) == (other.filename, other.encoded, other.truth)
+        np.testing.assert_allclose(one.prediction.scores, other.prediction.scores, atol=1e-6)
+    ids = [example["image/source_id"].numpy() for example in ours.dataset()]
+    assert ids == [str(number).encode() for number in range(110)]
+    with pytest.raises(UsageError, match="--shuffle"):
+        engine.export(made.source(), model, str(tmp_path / "other"), shuffle=1, **options)
+
+
+@pytest.mark.slow
 def test_names_that_come_twice_in_different_shards_are_told(records, model, tmp_path):
     broken = sources_made.example(
         image__encoded=sources_made.texts(b"no image"), image__filename=sources_made.texts(b"x")

@@ -95,7 +95,7 @@ def _planned(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     job = _without_state(prepare(source, model, options, planned=False))
     order = Order(source, options)
     sample = pieces.piece(source, pieces.items(source, order.rows(0, min(_SAMPLE, order.count))))
-    few = Plan(np.arange(len(sample.filenames)), np.array([0, len(sample.filenames)]))
+    few = Plan(np.arange(count := len(sample.filenames)), np.array([0, count])) if isinstance(sample, Listed) else None
     expected = order.count + len(source.rejected)
     tuned, trials = tuning.tune(dataclasses.replace(job, source=sample, plan=few, expected=expected))
     job = dataclasses.replace(tuned, source=source, plan=None, expected=None)

@@ -22,7 +22,7 @@ from tfzip.job import Job
 from tfzip.layout import Layout
 from tfzip.plan import Plan
 from tfzip.shard import Failed, Written
-from tfzip.sources import Listed, pieces
+from tfzip.sources import Listed, Stream, pieces
 
 if TYPE_CHECKING:
     from tfzip.outcome import Outcome
@@ -117,7 +117,10 @@ class _Worker:
             arrays = pieces.compare(self.listing.source, arrays)
         first, stop = self.listing.bounds[number : number + 2]
         plan = Plan(np.arange(stop - first), np.array([first, stop]))
-        part = dataclasses.replace(self._job, source=pieces.piece(self.listing.source, arrays), plan=plan)
+        part = dataclasses.replace(self._job, source=self.listing.source, plan=plan)
+        if stop > first:
+            source = pieces.piece(self.listing.source, arrays)
+            part = dataclasses.replace(part, source=source, plan=None if isinstance(source, Stream) else plan)
         failed = Failed()
 
         def see(outcome: Outcome) -> None:
@@ -161,9 +164,9 @@ class _Graphs:
         """What comes of every batch of a piece."""
         from tfzip import pipeline  # here, since it imports TensorFlow
 
-        if not len(arrays[pieces.NAMES]):
+        if not len(arrays[pieces.PLACES]):
             return iter(())
-        if part.used_devices:  # they have functions of their own
+        if part.used_devices or isinstance(part.source, Stream):  # these have functions, or a dataset, of their own
             return pipeline.outcomes(part)
         return pipeline.outcomes(part, begin=self._beginner(arrays))
 

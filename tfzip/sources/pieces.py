@@ -18,9 +18,9 @@ from tfzip.index import joined_texts, save_arrays
 from tfzip.metadata import Texts
 from tfzip.naming import to_bytes, to_str
 from tfzip.record import Failure, FeatureSpec
-from tfzip.sources import spooled, tfrecord
+from tfzip.sources import spooled, tfds, tfrecord
 from tfzip.sources.planned import CHANGED, GONE, checked
-from tfzip.sources.source import Listed, file_reader
+from tfzip.sources.source import Listed, Stream, file_reader
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -67,12 +67,15 @@ def blank(said: Mapping[str, Any]) -> Listed:
         filenames=(),
         sizes=np.empty(0, np.int64),
         reader=lambda: lambda _: {},
-        **(tfrecord.known_of(said["name"], said["access"]) if _is_records(said["access"]) else {}),
+        **_more(said),
     )
 
 
-def _is_records(access: Mapping[str, Any] | None) -> bool:
-    return "paths" in (access or {})
+def _more(said: Mapping[str, Any]) -> dict[str, Any]:
+    access = said["access"]
+    if "paths" in access:
+        return tfrecord.known_of(said["name"], access)
+    return {"unique": access["unique"]} if "dataset" in access else {}
 
 
 # Its pieces.
@@ -81,6 +84,8 @@ def _is_records(access: Mapping[str, Any] | None) -> bool:
 def items(source: Listed, rows: Positions) -> Arrays:
     """The items at some rows of a source."""
     arrays: Arrays = {PLACES: rows, _SIZES: source.sizes[rows]}
+    if "dataset" in (source.access or {}):  # of a range no more is needed
+        return arrays
     if source.stamps is not None:
         arrays[_STAMPS] = source.stamps[rows]
     arrays[NAMES] = _texts(source.filenames, rows)
@@ -131,8 +136,15 @@ def _problem(path: bytes, size: int, stamp: int) -> int:
         return GONE if stamp else 0
 
 
-def piece(source: Listed, arrays: Arrays) -> Listed:
-    """The source with the items of a piece, whose values may be tensors of a graph that is being built."""
+def piece(source: Listed, arrays: Arrays) -> Listed | Stream:
+    """The source with the items of a piece, whose values may be tensors of a graph that is being built.
+
+    It is a stream if they can only be read in their order.
+    """
+    access = source.access or {}
+    if "dataset" in access:
+        places = arrays[PLACES]
+        return tfds.piece_of(source.name, access, int(places[0]), int(places[-1]) + 1)
     columns = _named(_COLUMN, arrays)
     return dataclasses.replace(
         source,
@@ -163,12 +175,14 @@ def joined(source: Listed, each: Sequence[Arrays], count: int) -> Listed:
         else:
             whole[name] = np.zeros(count, each[0][name].dtype)
             whole[name][places] = np.concatenate([arrays[name] for arrays in each])
-    return dataclasses.replace(piece(source, whole), places=None, rejected=source.rejected)
+    made = piece(source, whole)
+    assert isinstance(made, Listed)
+    return dataclasses.replace(made, places=None, rejected=source.rejected)
 
 
 def _reader(source: Listed, arrays: Arrays) -> Callable[[tf.Tensor], Element]:
     access = source.access or {}
-    if _is_records(access):
+    if "paths" in access:
         return tfrecord.reader_of(source.name, access, _named(_LOCATED, arrays), arrays[PLACES])
     read = file_reader(os.fsencode(access["root"]), arrays[NAMES])
     return checked(read, arrays[_PROBLEMS]) if _PROBLEMS in arrays else read

@@ -93,13 +93,14 @@ class Stream(Source):
 
     `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `read` is a graph function that does
     the rest for an item, which may fail alone; it adds what is missing of `filename` and `encoded`. `count` is how many
-    items there are, None where only the end tells. `explain` gives the source's own error for one that came through
-    the graph.
+    items there are, None where only the end tells; `first` the position of the first in the whole of which this is a
+    piece. `explain` gives the source's own error for one that came through the graph.
     """
 
     elements: Callable[[], Any]
     read: Callable[[Element], Element] = lambda item: item
     count: int | None = None
+    first: int = 0
     explain: Callable[[Exception], Exception | None] = lambda _: None
 
 
