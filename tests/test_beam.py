@@ -119,6 +119,35 @@ def test_a_list_and_a_table_are_handed_out_too(folder, model, tmp_path):
     assert "/else/a.png" in [failure.filename for failure in export.failures]
 
 
+@pytest.mark.slow
+def test_a_long_list_is_refused_as_a_short_one_is(folder, tmp_path):
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    (tmp_path / "elsewhere").mkdir()
+    written = {
+        "twice.txt": [*names, "", names[3]],
+        "none.txt": [""],
+        "shared.txt": [f"{folder}/{name}" for name in names],
+        "outside.txt": [f"{folder}/{name}" for name in names] + [str(tmp_path / "elsewhere" / "a.png")],
+    }
+    for name, lines in written.items():
+        (tmp_path / name).write_text("\ufeff" + "\r\n".join(lines))
+    told = {}
+    for name in written:
+        for engine_name in ("local", "beam"):
+            more = {"root": str(folder)} if name == "outside.txt" else {}
+            options = Options(engine=engine_name, **more)
+            try:
+                source = open_source(str(tmp_path / name), options)
+                found = list(source.filenames), list(source.sizes[:]), source.rejected, dict(source.state)
+            except SourceError as error:
+                found = str(error)
+            told[name, engine_name] = found
+        assert told[name, "beam"] == told[name, "local"]
+    assert "lines 1 and 162 both name" in told["twice.txt", "beam"] or "lines 4 and" in told["twice.txt", "beam"]
+    assert "names no images" in told["none.txt", "beam"]
+    assert len(told["outside.txt", "beam"][2]) == 1
+
+
 @pytest.fixture(scope="module")
 def records(folder, tmp_path_factory):
     """The same images in TFRecord files, one with names of their own inside and one without; and gzipped."""
@@ -291,9 +320,14 @@ def test_images_that_changed_or_vanished_meanwhile_fail_on_beam_too(folder, mode
 
 
 def test_another_plan_is_refused_and_told(folder, model, tmp_path):
-    begun(folder, model, tmp_path / "out", [0], **KINDS["flat"])
+    kept = inodes(begun(folder, model, tmp_path / "out", [0], **KINDS["flat"]))
     with pytest.raises(OutputExistsError, match=r"--shuffle was not given, is 3"):
         engine.export(str(folder), model, str(tmp_path / "out"), **{**KINDS["flat"], "shuffle": 3})
+    with pytest.raises(UsageError, match=r"--runner=NoSuchRunner"):
+        engine.export(
+            str(folder), model, str(tmp_path / "out"), runner_options=["--runner=NoSuchRunner"], **KINDS["flat"]
+        )
+    assert inodes(tmp_path / "out" / ".tfzip") == kept != {}
     export = engine.export(str(folder), model, str(tmp_path / "out"), **KINDS["flat"], overwrite=True)
     assert export.manifest["shuffle"] is None
     with pytest.raises(OutputExistsError, match="finished export"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,8 @@ def check(layout: Layout, listing: Listing) -> None:
     hashes = (hash_filenames(part.texts("filename")[0].split()) for part in parts)
     with tempfile.TemporaryFile() as file:
         lookup = Lookup(hashes, sum(counts), file)
-        for same in _groups(lookup):
+        for same in lookup.shared():
             _compare(layout, listing, parts, counts, same)
-
-
-def _groups(lookup: Lookup) -> Iterator[npt.NDArray[np.int64]]:
-    """The rows that share a hash, of each that several have."""
-    for hashes, rows in zip(lookup.hashes(), lookup.rows(), strict=True):
-        begins = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])) if len(hashes) else np.empty(0, np.int64)
-        stops = np.append(begins[1:], len(hashes)) if len(hashes) else begins
-        several = stops - begins > 1
-        for first, stop in zip(begins[several].tolist(), stops[several].tolist(), strict=True):
-            yield rows[first:stop]
 
 
 def _compare(

@@ -71,11 +71,12 @@ def export(
     given = runner_options if isinstance(runner_options, PipelineOptions) else PipelineOptions([*runner_options])
 
     def make(layout: Layout, options: Options, source: Listed | Stream, model: Any, _: Given | None) -> None:
-        started = time.time()
+        started, pipeline = time.time(), _pipeline(given)
+        planned = spread.begin(layout, options, source, model)
+        ran = {"started": started, "before": planned.done, "trials": [trial._asdict() for trial in planned.trials]}
         try:
-            planned = spread.begin(layout, options, source, model)
-            runner, counted = _run(planned, given)
-            ran = {"started": started, "before": planned.done, "trials": [trial._asdict() for trial in planned.trials]}
+            counted = _run(pipeline, planned)
+            runner = type(pipeline.runner).__name__
             spread.end(planned, {**ran, **_told(), "runner": runner, "counters": counted})
         except BaseException as error:
             raise_told(error, layout, layout.has_finished_shards)
@@ -105,6 +106,8 @@ class WriteExport(beam.PTransform):  # type: ignore[misc] # Beam's types are not
         super().__init__()
         self._source, self._model = source, model
         self._options, self._layout = _settled(source, model, out, options)
+        if self._options.dry_run or self._options.report:
+            raise UsageError("WriteExport writes an export and nothing else: leave dry_run and report out")
 
     def expand(self, begin: Any) -> Any:
         """Plan it, and add the chain."""
@@ -113,7 +116,7 @@ class WriteExport(beam.PTransform):  # type: ignore[misc] # Beam's types are not
         with layout.claimed():
             planned = spread.begin(layout, options, open_source(self._source, options), self._model)
         return (
-            _written(begin, planned)
+            _written(begin, planned, sets_up=False)
             | "Pair" >> beam.Map(lambda did: (None, did))
             | "Gather" >> beam.GroupByKey()
             | "Finish" >> beam.Map(_finished, planned.task)
@@ -131,25 +134,25 @@ def _settled(source: Any, model: Any, out: Any, options: dict[str, Any]) -> tupl
 # The chain.
 
 
-def _written(begin: Any, planned: Spread) -> Any:
+def _written(begin: Any, planned: Spread, *, sets_up: bool) -> Any:
     return (
         begin
         | "Shards" >> beam.Create([*planned.left] or [_NOTHING])
         | "Spread" >> beam.Reshuffle()
-        | "Write" >> beam.ParDo(_Write(planned.task))
+        | "Write" >> beam.ParDo(_Write(planned.task, sets_up=sets_up))
     )
 
 
 class _Write(beam.DoFn):  # type: ignore[misc]
-    """Writes one shard."""
+    """Writes one shard; if it `sets_up` TensorFlow, that is in processes that were started to do this."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, *, sets_up: bool) -> None:
+        self._task, self._sets_up = task, sets_up
         self._planner = platform.node(), os.getpid()
         self._counters = {name: Metrics.counter(NAMESPACE, name) for name in _COUNTERS}
 
     def setup(self) -> None:
-        if self._planner != (platform.node(), os.getpid()):  # which is not ours to set up
+        if self._sets_up and self._planner != (platform.node(), os.getpid()):
             process.set_up(quiet=True)
 
     def process(self, number: int) -> Iterator[tuple[int, ...]]:
@@ -175,23 +178,28 @@ def _told() -> dict[str, str]:
 # Running it.
 
 
-def _run(planned: Spread, options: PipelineOptions) -> tuple[str, dict[str, int]]:
-    """Run the pipeline to its end; the runner's name, and what its counters say, where it has any."""
+def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """An empty one, for the runner that is asked for; UsageError if there is none."""
     name = options.view_as(StandardOptions).runner or "FnApiRunner"
     try:
         pipeline = beam.Pipeline(runner=_PATHS.get(name, name), options=options)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--runner={name}: {_last_line(error)}") from None
-    if pipeline.runner.__class__.__name__ == "DaskRunner":
+    if type(pipeline.runner).__name__ == "DaskRunner":
         _let_dask_spread(options)
-    _ = _written(pipeline, planned)
+    return pipeline
+
+
+def _run(pipeline: beam.Pipeline, planned: Spread) -> dict[str, int]:
+    """Run it to its end; what its counters say, where the runner has any."""
+    _ = _written(pipeline, planned, sets_up=True)
     with _progress(planned), worker.at_hand(planned.task, planned.job):
         try:
             result = _ended(pipeline)
         except Exception as error:  # whatever the runner, and what it wraps, raises
             handout.raise_noted(planned.task.layout)
             raise TfzipError(f"the pipeline failed: {_last_line(error)}") from error
-    return name.rpartition(".")[2], _counted(result)
+    return _counted(result)
 
 
 def _ended(pipeline: beam.Pipeline) -> Any:
@@ -200,7 +208,7 @@ def _ended(pipeline: beam.Pipeline) -> Any:
     FnApiRunner would wait for ever for a worker process that has died: the thread that looks after it tells, and that
     is taken for the end.
     """
-    if pipeline.runner.__class__.__name__ != "FnApiRunner":
+    if type(pipeline.runner).__name__ != "FnApiRunner":
         result = pipeline.run()
         result.wait_until_finish()
         return result

@@ -72,8 +72,12 @@ class Names(Sequence[bytes]):
         return self.at(np.array([rows]))[0] if isinstance(rows, int) else self.at(np.array(rows, np.int64))
 
     def __iter__(self) -> Iterator[bytes]:
+        return itertools.chain.from_iterable(self.pieces())
+
+    def pieces(self) -> Iterator[list[bytes]]:
+        """All of them, some thousands at a time."""
         for first in range(0, len(self), _AT_ONCE):
-            yield from self.at(np.arange(first, min(first + _AT_ONCE, len(self))))
+            yield self.at(np.arange(first, min(first + _AT_ONCE, len(self))))
 
     def at(self, rows: Positions) -> list[bytes]:
         """The texts of some rows."""
