@@ -385,7 +385,7 @@ def test_a_worker_with_another_model_stops_the_export_and_spoils_nothing(folder,
 
 
 @pytest.mark.slow
-def test_a_worker_of_an_export_that_is_no_more_writes_nothing(folder, model, tmp_path):
+def test_a_worker_of_an_export_that_is_no_more_spoils_nothing(folder, model, local, tmp_path):
     settings = Options(**KINDS["flat"])
     layout = Layout(str(tmp_path / "out"), "flat", "images", "train", "gzip")
     with layout.claimed():
@@ -393,10 +393,13 @@ def test_a_worker_of_an_export_that_is_no_more_writes_nothing(folder, model, tmp
         worker.do(old.task, 0)
         layout.clear()
         new = spread.begin(layout, settings, open_source(str(folder), settings), model)
-        assert worker.do(old.task, 1).records == 0
-        assert inodes(tmp_path / "out" / ".tfzip") == {}
         with pytest.raises(TfzipError, match="another export has been begun there"):
-            spread.end(new, {"started": 0.0, "before": 0})
+            worker.do(old.task, 1)
+        assert inodes(tmp_path / "out" / ".tfzip") == {}
+        for shard in new.left:
+            assert worker.do(new.task, shard).records > 0
+        spread.end(new, {"started": 0.0, "before": 0})
+    assert same_as(tmp_path / "out", local("flat"))
 
 
 # What is not to be.

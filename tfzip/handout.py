@@ -6,6 +6,7 @@ The rest lies in the export's work folder, which all can reach: the plan, what t
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,21 +81,29 @@ def collected(layout: Layout) -> Listed:
     return pieces.joined(listing.source, each, listing.items)
 
 
-def note_error(layout: Layout, path: str, error: TfzipError) -> None:
-    """Leave word of what is wrong with the data or the call, which no other attempt makes good; `path` is for a while.
+def has_error(task: Task) -> bool:
+    """Whether something is noted to be wrong."""
+    return storage.exists(task.layout.work_error(task.key))
+
+
+def note_error(task: Task, error: TfzipError) -> None:
+    """Leave word of what is wrong with the data or the call, which no other attempt makes good.
 
     It is there whole or not at all, whoever else leaves word too.
     """
     note = {"kind": type(error).__name__, "message": str(error)}
-    storage.write_whole(path, json.dumps(note).encode())
-    storage.rename(path, layout.work_error)
+    path = task.layout.work_error(task.key)
+    passing = f"{path}.{uuid.uuid4().hex}"
+    storage.write_whole(passing, json.dumps(note).encode())
+    storage.rename(passing, path)
 
 
-def raise_noted(layout: Layout) -> None:
+def raise_noted(task: Task) -> None:
     """Raise what is noted to be wrong, if anything is; the note is gone then."""
-    if not storage.exists(layout.work_error):
+    if not has_error(task):
         return
-    with storage.open(layout.work_error, "r") as file:
+    path = task.layout.work_error(task.key)
+    with storage.open(path, "r") as file:
         noted = json.loads(file.read())
-    storage.remove([layout.work_error])
+    storage.remove([path])
     raise getattr(errors, noted["kind"])(noted["message"])

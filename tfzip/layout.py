@@ -78,10 +78,9 @@ class Layout:
         """The items of a shard that a worker may do."""
         return storage.join(self._work, f"items-{shard:05d}.npz")
 
-    @property
-    def work_error(self) -> str:
-        """What a worker has found to be wrong."""
-        return storage.join(self._work, "error.json")
+    def work_error(self, key: str) -> str:
+        """What a worker of a plan has found to be wrong."""
+        return storage.join(self._work, f"error-{key}.json")
 
     @property
     def index(self) -> str:

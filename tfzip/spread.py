@@ -135,7 +135,7 @@ def _gone_on(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     job = _without_state(checkpoint.same(layout, prepare(known, model, options, planned=False)))
     if listing is None:
         listing = hand_out(layout, known, Order(known, options), options, job.task.classes)
-    storage.remove([layout.work_error])
+    storage.remove([layout.work_error(listing.key)])
     left = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     return Spread(_task(layout, job, model, listing, compares=True), job, listing, left, [])
 
@@ -187,7 +187,7 @@ def end(spread: Spread, ran: Mapping[str, Any]) -> None:
     Raises what a worker has noted to be wrong, and TfzipError if a shard is missing.
     """
     layout, listing = spread.task.layout, spread.listing
-    handout.raise_noted(layout)
+    handout.raise_noted(spread.task)
     missing = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     if missing:
         raise TfzipError(f"{len(missing)} of {listing.shards} shards were not written, the first of them {missing[0]}")
@@ -206,7 +206,7 @@ def end_elsewhere(task: Task, ran: Mapping[str, Any]) -> str:
         if layout.is_published:
             layout.tidy_up()
         elif layout.is_unfinished or not storage.exists(layout.index):
-            listing = Listing.read(layout)
+            listing = worker.current(task)
             job = worker.load(task, listing)
             end(Spread(task, job, listing, (), ()), {"started": time.time(), "before": 0, **ran})
     return layout.out

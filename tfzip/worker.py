@@ -17,7 +17,7 @@ import numpy as np
 
 from tfzip import checkpoint, index, job, shard, storage
 from tfzip.errors import TfzipError, UsageError
-from tfzip.handout import Did, Listing, Task, note_error
+from tfzip.handout import Did, Listing, Task, has_error, note_error
 from tfzip.job import Job
 from tfzip.layout import Layout
 from tfzip.plan import Plan
@@ -35,12 +35,13 @@ def do(task: Task, number: int) -> Did:
     What is wrong with the data or the call is noted in the work folder, since to try it again is of no use; whatever
     else goes wrong is raised.
     """
-    if storage.exists(task.layout.work_error):
+    if has_error(task):
         return Did(number)
+    current(task)
     try:
         return _Worker.of(task).do(task, number)
     except TfzipError as error:
-        note_error(task.layout, _passing(task.layout.work_error), error)
+        note_error(task, error)
         return Did(number)
 
 
@@ -89,7 +90,7 @@ class _Worker:
             return cls.kept
 
     def __init__(self, task: Task, made: Job | None = None) -> None:
-        self.listing = _current(task)
+        self.listing = current(task)
         self._job = load(task, self.listing) if made is None else made
         self._graphs = _Graphs(self._job, self.listing.source)
 
@@ -101,7 +102,7 @@ class _Worker:
         with _temporary(layout.work_shard(number)) as file, _temporary(layout.work_rows(number)) as rows:
             written = self._write(task, number, file)
             index.save_part(rows, written.columns, written.texts, written.notes)
-            _current(task)
+            current(task)
             if not self._is_done(layout, number):  # by another attempt, meanwhile
                 storage.rename(file, layout.work_shard(number))
                 storage.rename(rows, layout.work_rows(number))
@@ -130,7 +131,7 @@ class _Worker:
         return shard.write(part, path, self._graphs.outcomes(part, arrays), see)
 
 
-def _current(task: Task) -> Listing:
+def current(task: Task) -> Listing:
     """What is handed out; TfzipError if that is no longer what the task is of."""
     listing = Listing.read(task.layout)
     if listing.key != task.key:
@@ -141,15 +142,11 @@ def _current(task: Task) -> Listing:
 @contextlib.contextmanager
 def _temporary(path: str) -> Iterator[str]:
     """A path of this attempt's own, for what is to be moved to a path; what is left there goes."""
-    passing = _passing(path)
+    passing = f"{path}.{uuid.uuid4().hex}"
     try:
         yield passing
     finally:
         storage.remove([passing])
-
-
-def _passing(path: str) -> str:
-    return f"{path}.{uuid.uuid4().hex}"
 
 
 class _Graphs:

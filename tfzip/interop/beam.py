@@ -197,7 +197,7 @@ def _run(pipeline: beam.Pipeline, planned: Spread) -> dict[str, int]:
         try:
             result = _ended(pipeline)
         except Exception as error:  # whatever the runner, and what it wraps, raises
-            handout.raise_noted(planned.task.layout)
+            handout.raise_noted(planned.task)
             raise TfzipError(f"the pipeline failed: {_last_line(error)}") from error
     return _counted(result)
 
