@@ -137,7 +137,7 @@ def test_the_python_for_beam_works(text, capsys):
     (piece,) = re.findall(r"```python\n(.*?)```", beyond(text), re.DOTALL)
     exec(piece, names := {})
     assert len(names["export"]) == 24
-    assert "piped/" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("/piped\n")
     assert killed.contents(Path("piped")).keys() == killed.contents(Path("beamed")).keys()
 
 
