@@ -12,6 +12,10 @@ from tfzip.plan import Plan
 SEEDS = st.integers(0, 2**64)
 
 
+def sized_bounds(sizes, shard_bytes, shard_records):
+    return plan.sized_bounds(sizes.__getitem__, len(sizes), shard_bytes, shard_records)
+
+
 def shard_sums(sizes, bounds):
     return [int(sizes[first:last].sum()) for first, last in pairwise(bounds)]
 
@@ -78,7 +82,7 @@ def test_even_bounds_of_a_very_large_source_do_not_overflow():
 @settings(deadline=None, max_examples=300)
 def test_sized_shards_cover_all_items_in_order_and_none_is_empty(case):
     sizes, shard_bytes, shard_records = case
-    bounds = plan.sized_bounds(sizes, shard_bytes, shard_records)
+    bounds = sized_bounds(sizes, shard_bytes, shard_records)
 
     assert bounds[0] == 0
     assert bounds[-1] == len(sizes)
@@ -89,7 +93,7 @@ def test_sized_shards_cover_all_items_in_order_and_none_is_empty(case):
 @settings(deadline=None, max_examples=300)
 def test_sized_shards_pass_the_byte_limit_by_one_item_at_most(case):
     sizes, shard_bytes, shard_records = case
-    bounds = plan.sized_bounds(sizes, shard_bytes, shard_records)
+    bounds = sized_bounds(sizes, shard_bytes, shard_records)
 
     assert max(shard_sums(sizes, bounds)) <= shard_bytes + sizes.max()
 
@@ -98,7 +102,7 @@ def test_sized_shards_pass_the_byte_limit_by_one_item_at_most(case):
 @settings(deadline=None, max_examples=300)
 def test_sized_shards_never_pass_the_record_limit(case):
     sizes, shard_bytes, shard_records = case
-    bounds = plan.sized_bounds(sizes, shard_bytes, shard_records)
+    bounds = sized_bounds(sizes, shard_bytes, shard_records)
 
     assert np.diff(bounds).max() <= shard_records
 
@@ -107,7 +111,7 @@ def test_sized_shards_never_pass_the_record_limit(case):
 @settings(deadline=None, max_examples=300)
 def test_items_of_one_size_go_into_as_few_shards_as_the_limits_allow(items, size, room, shard_records):
     shard_bytes = max(size, room)
-    bounds = plan.sized_bounds(np.full(items, size, np.int64), shard_bytes, shard_records)
+    bounds = sized_bounds(np.full(items, size, np.int64), shard_bytes, shard_records)
 
     assert len(bounds) - 1 == max(-(-items * size // shard_bytes), -(-items // shard_records))
 
@@ -117,17 +121,17 @@ def test_items_of_one_size_go_into_as_few_shards_as_the_limits_allow(items, size
 def test_one_shard_is_enough_where_everything_fits_in_one(case):
     sizes, *_ = case
 
-    assert plan.sized_bounds(sizes, 2 * int(sizes.sum()), 2 * len(sizes)).tolist() == [0, len(sizes)]
+    assert sized_bounds(sizes, 2 * int(sizes.sum()), 2 * len(sizes)).tolist() == [0, len(sizes)]
 
 
 def test_a_million_small_items_fill_shards_to_the_record_limit_exactly():
-    bounds = plan.sized_bounds(np.full(1_000_000, 500, np.int64), 128_000_000, 10_000)
+    bounds = sized_bounds(np.full(1_000_000, 500, np.int64), 128_000_000, 10_000)
 
     assert bounds.tolist() == list(range(0, 1_000_001, 10_000))
 
 
 def test_large_items_fill_shards_by_bytes():
-    bounds = plan.sized_bounds(np.full(1000, 1_000_000, np.int64), 128_000_000, 10_000)
+    bounds = sized_bounds(np.full(1000, 1_000_000, np.int64), 128_000_000, 10_000)
 
     assert len(bounds) - 1 == 8
     assert set(np.diff(bounds).tolist()) == {125}
@@ -135,7 +139,7 @@ def test_large_items_fill_shards_by_bytes():
 
 @pytest.mark.parametrize("sizes", [[1000], [1000, 1000, 1000], [1, 1, 1000, 1, 1], [1000, 1], [1, 1000]])
 def test_no_shard_is_empty_where_an_item_is_larger_than_a_shard(sizes):
-    bounds = plan.sized_bounds(np.array(sizes, np.int64), 100, 10)
+    bounds = sized_bounds(np.array(sizes, np.int64), 100, 10)
 
     assert bounds[0] == 0
     assert bounds[-1] == len(sizes)
@@ -177,3 +181,12 @@ def test_batches_are_full_but_at_the_end_of_a_shard_which_they_never_cross(shard
     for number, first in enumerate(starts):
         rest = Plan(np.arange(bounds[-1]), bounds).batches(size, int(first))
         np.testing.assert_array_equal(rest, (starts[number:], stops[number:]))
+
+
+def test_bounds_are_the_same_however_many_sizes_are_held_at_a_time(monkeypatch):
+    sizes = np.random.default_rng(1).integers(1, 300_000, 5000)
+    whole = sized_bounds(sizes, 10_000_000, 100)
+    assert len(whole) > 50
+    for held in (1, 7, 4999, 5000):
+        monkeypatch.setattr(plan, "_AT_ONCE", held)
+        assert sized_bounds(sizes, 10_000_000, 100).tolist() == whole.tolist()

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import killed
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -94,6 +96,57 @@ def test_every_piece_of_python_works(text, photographs_model):
     assert not (set(tfzip.open("metadata/").features) & {"image/encoded"})
 
 
+def beyond(text):
+    """What it says of Beam."""
+    return text.partition("## Beyond one machine")[2].partition("\n## ")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_the_commands_for_beam_work_on_a_cluster_of_dask_too(text):
+    pytest.importorskip("apache_beam")
+    pytest.importorskip("distributed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    commands = [line.strip().replace("8786", port) for line in re.findall(r"^    (.*)$", beyond(text), re.MULTILINE)]
+    commands = [shlex.split(line) for line in commands if line.startswith(("tfzip ", "dask "))]
+    assert [command[1] for command in commands] == ["export", "export", "scheduler", "worker", "export"]
+    running = []
+    try:
+        for name, *arguments in commands:
+            command = [sys.executable, "-m", name, *arguments]
+            if name == "dask":
+                running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            else:
+                subprocess.run(command, check=True, timeout=300)
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait()
+    outs = [Path(name) for name in ("here", "two", "cluster")]
+    assert [tfzip.open(out).run["runner"] for out in outs] == ["FnApiRunner", "FnApiRunner", "DaskRunner"]
+    assert len(tfzip.open("here")) == 24
+    assert killed.contents(outs[0]) == killed.contents(outs[1]) == killed.contents(outs[2])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_the_python_for_beam_works(text, capsys):
+    pytest.importorskip("apache_beam")
+    (piece,) = re.findall(r"```python\n(.*?)```", beyond(text), re.DOTALL)
+    exec(piece, names := {})
+    assert len(names["export"]) == 24
+    assert capsys.readouterr().out.endswith("/piped\n")
+    assert killed.contents(Path("piped")).keys() == killed.contents(Path("beamed")).keys()
+
+
+RUNNERS = (
+    "--runner --direct --dask --flink --spark --environment --project --region --temp --sdk --host --port --nworkers"
+)
+"""Options of Beam and Dask: those that follow `--`, and of Dask's own commands."""
+
+
 def test_every_option_it_names_exists(text):
     command = [sys.executable, "-m", "tfzip"]
     helps = [
@@ -101,7 +154,7 @@ def test_every_option_it_names_exists(text):
         for name in ("export", "select", "report", "demo")
     ]
     tests = (ROOT / "scripts" / "test").read_text()
-    known = " ".join([cli.parser().format_help(), *helps, tests, "--image --json --to --deep"])
+    known = " ".join([cli.parser().format_help(), *helps, tests, "--image --json --to --deep --nthreads", RUNNERS])
     for option in set(re.findall(r"(--[a-z][a-z-]+)", text)):
         assert option in known, option
 

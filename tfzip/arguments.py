@@ -280,6 +280,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
     )
     add(group, "devices", "where the model runs: auto (GPUs, if there are any), cpu, or GPU:0,GPU:1", metavar="NAMES")
+    add(
+        group,
+        "engine",
+        "local: this process; beam: Apache Beam, whose options follow after -- (default there: --runner=FnApiRunner)",
+        metavar="ENGINE",
+    )
     add(group, "on_error", "quarantine: list an image that fails and go on; fail: stop", metavar="HOW")
     add(
         group,

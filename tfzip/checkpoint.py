@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfzip import index, interrupt, storage
+from tfzip import handout, index, interrupt, storage
 from tfzip.errors import CorruptError, OutputExistsError
 from tfzip.job import Job, shown_function
 from tfzip.layout import Layout
@@ -41,6 +41,7 @@ _FREE = frozenset(
         "parallel",
         "devices",
         "runtime",
+        "engine",
     ]
 )
 
@@ -68,19 +69,35 @@ def begin(layout: Layout, job: Job) -> None:
     layout.clear()
     if isinstance(job.source, Listed) and job.source.stamps is not None:
         planned.save(layout.work_items, job.source)
-    _save_plan(layout, job)
+    save_plan(layout, job)
 
 
 def as_planned(layout: Layout, source: Listed | Stream) -> Listed | Stream:
     """The source with the items that the unfinished export in OUT is of, if there is one, and if it noted them."""
-    if isinstance(source, Listed) and source.stamps is not None and storage.exists(layout.work_items):
-        with _reading(layout.work_items):
+    if not isinstance(source, Listed) or source.stamps is None:
+        return source
+    if storage.exists(layout.work_items):
+        with reading(layout.work_items):
             return planned.restore(layout.work_items, source)
+    if storage.exists(layout.work_listing):
+        with reading(layout.work_listing):
+            return planned.as_it_was(handout.collected(layout), source)
     return source
 
 
 def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
     """The job with the batch and parallelism of the unfinished export in OUT, and the shards of it that are done.
+
+    Raises OutputExistsError, which names the differences, if that is another export.
+    """
+    job = same(layout, job)
+    if job.predictor.stateful:  # what it says of an image hangs on all that came before
+        return job, []
+    return job, _done(layout, job.plan.shards if job.plan else None)
+
+
+def same(layout: Layout, job: Job) -> Job:
+    """The job with the batch and parallelism of the unfinished export in OUT.
 
     Raises OutputExistsError, which names the differences, if that is another export.
     """
@@ -92,10 +109,13 @@ def go_on(layout: Layout, job: Job) -> tuple[Job, list[Done]]:
             "Call it as it was called before, give another folder, or --overwrite to begin anew"
         )
     if old.get(_ON_NONFINITE) != job.options.on_nonfinite:
-        _save_plan(layout, job)
-    if job.predictor.stateful:  # what it says of an image hangs on all that came before
-        return job, []
-    return job, _done(layout, job.plan.shards if job.plan else None)
+        save_plan(layout, job)
+    return job
+
+
+def differences(layout: Layout, job: Job) -> tuple[Job, list[str]]:
+    """The job as `same` gives it, and how it is another than that in OUT, which is left as it is."""
+    return _compared(_plan(layout.work_plan), job)
 
 
 def is_of(layout: Layout, job: Job) -> bool:
@@ -125,18 +145,19 @@ def _as_it_ran(job: Job, old: Mapping[str, Any]) -> Job:
     return dataclasses.replace(job, predictor=ready)
 
 
-def _save_plan(layout: Layout, job: Job) -> None:
+def save_plan(layout: Layout, job: Job) -> None:
+    """Write down what the bytes of the export depend on, but for its items: from then on it can be gone on with."""
     storage.write_whole(layout.work_plan, json.dumps(_facts(job), indent=2).encode())
 
 
 def _plan(path: str) -> dict[str, Any]:
-    with _reading(path), storage.open(path, "r") as file:
+    with reading(path), storage.open(path, "r") as file:
         plan = dict(json.loads(file.read()))
         return {**plan, **{name: int(plan[name]) for name in ("batch_size", "parallel")}}
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
+def reading(path: str) -> Iterator[None]:
     """What goes wrong while a file of the work folder is read becomes a CorruptError."""
     try:
         yield
@@ -227,15 +248,27 @@ def _done(layout: Layout, shards: int | None) -> list[Done]:
 
 def _noted(layout: Layout) -> Iterator[Done]:
     for shard in itertools.count():
-        path = layout.work_rows(shard)
-        if not storage.exists(path):
-            return
-        try:
-            with _reading(path):
-                done = _noted_in(index.Part(path, shard))
-        except CorruptError:  # it is made again
+        if (done := _noted_of(layout, shard)) is None:
             return
         yield done
+
+
+def is_done(layout: Layout, shard: int, total: int) -> bool:
+    """Whether a shard, of so many, is finished and still there."""
+    done = _noted_of(layout, shard)
+    return done is not None and _is_there(layout, shard, done, total)
+
+
+def _noted_of(layout: Layout, shard: int) -> Done | None:
+    """What is noted of a shard; None if nothing is, or if that is damaged: then it is made again."""
+    path = layout.work_rows(shard)
+    if not storage.exists(path):
+        return None
+    try:
+        with reading(path):
+            return _noted_in(index.Part(path, shard))
+    except CorruptError:
+        return None
 
 
 def _noted_in(part: index.Part) -> Done:

@@ -23,6 +23,10 @@ def run() -> NoReturn:
     parsed = _parsed(None)
     interrupt.end_process(f"tfzip {parsed.command}: interrupted", _GO_ON if parsed.command == "export" else "")
     code = _run(parsed)
+    if code and getattr(parsed, "engine", "local") != "local":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads of a runner that failed may never end
     if code:
         gc.collect()  # threads end with what an error holds, while there still is a Python
     sys.exit(code)
@@ -39,9 +43,18 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no error
-    parsed = parser().parse_args(arguments)
+    given, runner_options = _split(sys.argv[1:] if arguments is None else arguments)
+    parsed = parser().parse_args(given, argparse.Namespace(runner_options=runner_options))
     process.set_up(quiet=not parsed.debug)
     return parsed
+
+
+def _split(given: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What is for tfzip, and what comes after `--` for a runner of Beam, if an export is to run on it."""
+    end = list(given).index("--") if "--" in given else len(given)
+    ours = list(given[:end])
+    asks = "--engine=beam" in ours or ["--engine", "beam"] in [ours[i : i + 2] for i in range(end)]
+    return (ours, given[end + 1 :]) if asks else (given, ())
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import tfzip
 from tfzip import colour, demo, describe, naming, options, rounds, storage, terminal
@@ -26,9 +28,20 @@ _RERUN = ("model", "sample", "imports", "weights", "preprocess", "trust_model", 
 
 def _export(parsed: argparse.Namespace) -> None:
     chosen = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Options)}
-    export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
+    if parsed.engine == "beam":
+        export = _beam().export(parsed.source, parsed.model, parsed.out, runner_options=parsed.runner_options, **chosen)
+    else:
+        export = tfzip.export(parsed.source, parsed.model, parsed.out, **chosen)
     if export is not None and not parsed.quiet:
         colour.show(terminal.summary(export, _called_as()))
+
+
+def _beam() -> ModuleType:
+    """The engine, which imports Beam."""
+    try:
+        return importlib.import_module("tfzip.interop.beam")
+    except ImportError as error:
+        raise tfzip.UsageError(str(error)) from None
 
 
 def _inspect(parsed: argparse.Namespace) -> None:

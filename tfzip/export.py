@@ -13,35 +13,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
-from tfzip import checkpoint, dataset_info, index, interrupt, naming, pairing, run, schema, storage
+from tfzip import checkpoint, dataset_info, interrupt, naming, pairing, shard, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
-from tfzip.errors import (
-    CorruptError,
-    DataError,
-    OutputError,
-    OutputExistsError,
-    SourceError,
-    TfzipError,
-    TooManyFailuresError,
-    UsageError,
-)
+from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
+from tfzip.finish import finish
 from tfzip.given import Given
-from tfzip.job import Job, manifest, prepare
+from tfzip.job import Job, prepare
 from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
-from tfzip.record import UNKNOWN, Failure, Shard
 from tfzip.report import check_installed, report
+from tfzip.shard import Failed
 from tfzip.sources import Listed, Stream, open_source, python
-from tfzip.write import ShardWriter
 
 if TYPE_CHECKING:
-    from tfzip.outcome import Outcome, Rows
+    from tfzip.outcome import Outcome
     from tfzip.tuning import Trial
 
 
@@ -71,8 +60,10 @@ def export(
         UsageError: the call is wrong; nothing was written.
         DataError: too many images failed; nothing was written.
     """
-    settings, layout = _settled(out, options)
-    return _do(layout, settings, lambda: (open_source(source, settings), model, None))
+    settings, layout = settled(out, options)
+    if settings.engine != "local":
+        raise UsageError(f"engine={settings.engine!r}: call tfzip.interop.{settings.engine}.export with the same")
+    return carry_out(layout, settings, lambda: (open_source(source, settings), model, None), _make)
 
 
 def write(
@@ -88,17 +79,19 @@ def write(
 
     Returns and raises what `export` does.
     """
-    settings, layout = _settled(out, options)
+    settings, layout = settled(out, options)
+    if settings.engine != "local":
+        raise UsageError(f"engine={settings.engine!r}: what comes one by one cannot be spread; write is local")
 
     def opened() -> tuple[Stream, None, Given]:
         source, likes = python.from_triples(pairing.singly(triples), judged=settings.scores == "auto")
         scores = likes.pop("scores", None)
         return source, None, Given("the predictions", scores=scores, columns=likes, brought=True)
 
-    return _do(layout, settings, opened)
+    return carry_out(layout, settings, opened, _make)
 
 
-def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
+def settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Options, Layout]:
     """The options, checked, and the folder."""
     try:
         settings = Options(**options)
@@ -110,10 +103,22 @@ def _settled(out: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[O
     return settings, Layout(path, settings.layout, settings.name, settings.split, settings.compression)
 
 
-def _do(
-    layout: Layout, options: Options, opened: Callable[[], tuple[Listed | Stream, Any, Given | None]]
+def carry_out(
+    layout: Layout,
+    options: Options,
+    opened: Callable[[], tuple[Listed | Stream, Any, Given | None]],
+    make: Callable[[Layout, Options, Listed | Stream, Any, Given | None], None],
 ) -> reading.Export | None:
-    """Do what is asked for, or only say what would be done; `opened` gives source, model and predictions."""
+    """Do what is asked for, or only say what would be done.
+
+    Args:
+        layout: of the export.
+        options: as given.
+        opened: gives source, model and predictions.
+        make: takes these too, and makes the export; nobody else writes there meanwhile.
+
+    Returns what `export` does.
+    """
     layout.check_free(options.overwrite)
     if options.report:
         check_installed()
@@ -125,7 +130,7 @@ def _do(
         parts = opened()
         if not _was_published(layout, options, *parts):
             layout.check_free(options.overwrite)  # again: another may have finished meanwhile
-            _run(layout, *_settled_job(layout, options, *parts))
+            make(layout, options, *parts)
     made = reading.open(layout.out, options.split, max_pixels=options.max_pixels)
     if options.report:
         _add_report(made)
@@ -147,11 +152,15 @@ def _was_published(layout: Layout, options: Options, source: Listed | Stream, mo
     if not layout.is_published:
         return False
     try:
-        is_this = checkpoint.is_of(layout, prepare(source, model, options, given))
+        is_this = checkpoint.is_of(layout, prepare(source, model, options, given, planned=False))
     except CorruptError:  # of the plan there; the export itself is whole
         is_this = False
     layout.tidy_up()
     return is_this
+
+
+def _make(layout: Layout, options: Options, source: Listed | Stream, model: Any, given: Given | None) -> None:
+    _run(layout, *_settled_job(layout, options, source, model, given))
 
 
 def _settled_job(
@@ -223,28 +232,31 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
     started = time.time()
     if job.devices and not job.options.quiet:
         print(_told_devices(job.used_devices), file=sys.stderr)
-    described = schema.schema_text(job.features, job.names)
     dataset_info.load()
     try:
         if not layout.is_unfinished:
             checkpoint.begin(layout, job)
-        before = sum(shard.slots for shard in done)
-        shards, failures = _write_shards(job, layout, done)
-        formats = sorted({name for shard in done for name in shard.formats})
-        counted = sum(shard.records for shard in shards) + len(failures)
-        if job.images not in (None, counted):
-            raise TfzipError(f"{job.images} images went in, {counted} came out: this is a fault of tfzip")
-        _write_index(job, layout, described, shards, failures, formats)
-        tried = [trial._asdict() for trial in trials]
-        version = _tensorflow_version()
-        run.write(layout.work_run, started, counted - before, tried, job.used_devices, tensorflow=version)
-        layout.publish([shard.file for shard in shards])
+        ran = {
+            "started": started,
+            "before": sum(each.slots for each in done),
+            "trials": [trial._asdict() for trial in trials],
+            "devices": job.used_devices,
+            "engine": "local",
+            "tensorflow": tensorflow_version(),
+        }
+        _write_shards(job, layout, done)
+        finish(job, layout, len(done), job.images, ran)
     except BaseException as error:
-        may_go_on = not isinstance(error, UsageError)  # else another call has to be made
-        told = _told_how_to_go_on(error, layout, may_go_on and any(shard.records for shard in done))
-        if told is error:
-            raise
-        raise told from (error.__cause__ or error)
+        raise_told(error, layout, any(each.records for each in done))
+
+
+def raise_told(error: BaseException, layout: Layout, kept: bool) -> NoReturn:
+    """Raise what ended an export, with what is left of it: nothing, unless there is something to be `kept`."""
+    may_go_on = not isinstance(error, UsageError)  # else another call has to be made
+    told = _told_how_to_go_on(error, layout, may_go_on and kept)
+    if told is error:
+        raise error
+    raise told from (error.__cause__ or error)
 
 
 def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> BaseException:
@@ -260,28 +272,26 @@ def _told_how_to_go_on(error: BaseException, layout: Layout, kept: bool) -> Base
     return type(error)(f"{error}\n{then[0].upper()}{then[1:]}") if kept and isinstance(error, TfzipError) else error
 
 
-def _write_shards(job: Job, layout: Layout, done: list[Done]) -> tuple[list[Shard], list[Failure]]:
-    """Write the shards that are not done yet, and add them; all of them, and all failures."""
+def _write_shards(job: Job, layout: Layout, done: list[Done]) -> None:
+    """Write the shards that are not done yet, and add them."""
     from tfzip import pipeline  # here, since it imports TensorFlow
 
-    failures = [*job.source.rejected, *(failure for shard in done for failure in shard.failures)]
+    failed = Failed([*job.source.rejected, *(failure for each in done for failure in each.failures)])
     outcomes = _Ahead(_numbered(job, pipeline.outcomes(job, done), first=len(done)))
-    finished = sum(shard.slots for shard in done) + len(job.source.rejected)
+    finished = sum(each.slots for each in done) + len(job.source.rejected)
     with Progress(job.images, quiet=job.options.quiet, done=finished) as progress:
-        progress.update(0, len(failures))
+        progress.update(0, failed.count)
+
+        def see(outcome: Outcome) -> None:
+            failed.add(outcome.failures)
+            progress.update(len(outcome.slots), len(outcome.failures))
+            failed.check(job.options, job.images)
+
         while outcomes.next is not None or len(done) < (job.plan.shards if job.plan else 1):
-            done.append(_write_shard(job, layout, len(done), outcomes, failures, progress))
-    records = sum(shard.records for shard in done)
-    if not records and not failures:
-        held = (
-            "" if job.options.skip_in is None else f" that {os.fspath(job.options.skip_in)} does not hold (--skip-in)"
-        )
-        raise SourceError(f"{job.source.name} gave no image{held}")
-    if not records:
-        raise DataError(f"{job.source.name}: none of its {len(failures)} images gave a record; {_told(failures[0])}")
-    _check_failures(job, failures, job.options.allowed_failures(records + len(failures)))
-    files = [layout.shard_file(shard, len(done)) for shard in range(len(done))]
-    return [Shard(f, d.records, d.bytes, d.sha256) for f, d in zip(files, done, strict=True)], failures
+            number = len(done)
+            stop = int(job.plan.bounds[number + 1]) if job.plan else None
+            written = shard.write(job, layout.work_shard(number), outcomes.of(number, stop), see)
+            done.append(checkpoint.save_shard(layout, number, *written))
 
 
 class _Ahead:
@@ -308,98 +318,22 @@ class _Ahead:
                 return
 
 
-def _write_shard(
-    job: Job, layout: Layout, shard: int, outcomes: _Ahead, failures: list[Failure], progress: Progress
-) -> Done:
-    """Write one shard, adding to the failures."""
-    rows, slots, earlier = [], 0, len(failures)
-    formats: set[bytes] = set()
-    stop = int(job.plan.bounds[shard + 1]) if job.plan else None
-    allowed = job.options.allowed_failures(job.images)
-    with ShardWriter(layout.work_shard(shard), job.options.compression) as writer:
-        for outcome in outcomes.of(shard, stop):
-            writer.write(outcome.rows.pop("serialized"))
-            formats.update(outcome.rows.pop("format").tolist())
-            rows.append(outcome.rows)
-            slots += len(outcome.slots)
-            failures += outcome.failures
-            progress.update(len(outcome.slots), len(outcome.failures))
-            _check_failures(job, failures, allowed)
-    job.source.check()
-    notes = {
-        "records": writer.records,
-        "bytes": writer.bytes,
-        "sha256": writer.sha256,
-        "slots": slots,
-        "failures": failures[earlier:],
-        "formats": sorted(name.decode() for name in formats),
-    }
-    columns, texts = _rows(job, rows, writer.records)
-    return checkpoint.save_shard(layout, shard, notes, {**columns, **writer.locations}, texts)
-
-
 def _numbered(job: Job, outcomes: Iterable[Outcome], first: int) -> Iterator[tuple[int, Outcome]]:
     """Every outcome with its shard; where there is no plan a shard ends before what would make it too large."""
-    options, shard, records, size = job.options, first, 0, 0
+    options, number, records, size = job.options, first, 0, 0
     for outcome in outcomes:
         if job.plan is not None:
             yield job.plan.shard_of(int(outcome.slots[0])), outcome
             continue
         more = sum(map(len, outcome.rows["serialized"]))
         if records and (records + len(outcome.slots) > options.shard_records or size + more > options.shard_bytes):
-            shard, records, size = shard + 1, 0, 0
+            number, records, size = number + 1, 0, 0
         records, size = records + len(outcome.slots), size + more
-        yield shard, outcome
+        yield number, outcome
 
 
-def _check_failures(job: Job, failures: Sequence[Failure], allowed: int | None) -> None:
-    if failures and job.options.on_error == "fail":
-        raise DataError(f"{_told(failures[0])} (--on-error quarantine lists such images and goes on)")
-    if allowed is not None and len(failures) > allowed:
-        asked = job.options.max_failures
-        raise TooManyFailuresError(f"{len(failures)} failed, --max-failures is {asked}; {_told(failures[-1])}")
-
-
-def _told(failure: Failure) -> str:
-    return f"{naming.shown(failure.filename)}: {failure.stage}: {failure.error}"
-
-
-def _rows(job: Job, rows: Sequence[Rows], records: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The columns and texts of a finished shard, for the index and for whoever goes on after it."""
-    merged: Rows = {"truth": np.full(records, UNKNOWN), "truth_text": np.full(records, b"", object)}
-    merged |= {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else {}
-    texts: dict[str, Any] = {
-        "filename": merged.get("filename", ()),
-        "prediction": merged.get("text", ()),
-        "truth_text": merged["truth_text"],
-    }
-    columns = {name: merged.get(name, np.empty(0, dtype)) for name, dtype in index.COLUMNS.items() if name != "shard"}
-    if job.index_scores:
-        columns["scores"] = merged.get("scores", np.empty((0, job.task.classes), np.float32))
-    noted = ("slot", "hash") if isinstance(job.source, Stream) else ("slot",)
-    columns |= {name: merged.get(name, np.empty(0, np.int64)) for name in noted}
-    return columns, texts
-
-
-# The index.
-
-
-def _write_index(
-    job: Job,
-    layout: Layout,
-    described: str,
-    shards: Sequence[Shard],
-    failures: Sequence[Failure],
-    formats: Sequence[str],
-) -> None:
-    parts = [layout.work_rows(shard) for shard in range(len(shards))]
-    nonfinite = sum(int(index.Part(part, shard).column("nonfinite").sum()) for shard, part in enumerate(parts))
-    facts = manifest(job, shards, failures, nonfinite, formats)
-    facts["tfds"] = layout.keep_for_tfds(facts)
-    index.write_index(layout.work_index, facts, job.names, described, parts, failures)
-
-
-def _tensorflow_version() -> str:
+def tensorflow_version() -> str:
+    """Which one is installed."""
     import tensorflow as tf
 
     return str(tf.__version__)

@@ -12,8 +12,8 @@ from tfzip import given, interrupt, plan, record
 from tfzip.errors import UsageError
 from tfzip.labels import ClassNames
 from tfzip.options import MOST_SHARDS, Options, flag
-from tfzip.plan import Plan
-from tfzip.record import Failure, FeatureSpec, Shard
+from tfzip.plan import Plan, Positions
+from tfzip.record import FeatureSpec, Shard
 from tfzip.sources import Listed, Stream
 from tfzip.version import __version__
 
@@ -49,16 +49,26 @@ class Job:
     batch_size: int
     parallel: int
     devices: tuple[str, ...] = ()  # that the model runs on, beside the graph
+    expected: int | None = None  # images of the whole export, where this is a sample of it
 
     @property
     def images(self) -> int | None:
         """How many images there are to do, those that the source rejects included; None if only the end tells."""
+        if self.expected is not None:
+            return self.expected
         if isinstance(self.source, Stream):
             count, limit = self.source.count, self.options.limit
             if count is None:
                 return None
             return min(count, limit or count) + len(self.source.rejected)
         return len(self.plan.order if self.plan else ()) + len(self.source.rejected)
+
+    def positions(self, slots: Positions) -> Positions:
+        """The positions in the whole source of the items of slots."""
+        if self.plan is None:
+            return slots
+        rows, source = self.plan.rows(slots), self.source
+        return rows if isinstance(source, Stream) or source.places is None else source.places[rows]
 
     @property
     def used_devices(self) -> tuple[str, ...]:
@@ -88,8 +98,12 @@ class Job:
         return 0 < self.task.classes <= record.INDEXED_SCORES
 
 
-def prepare(source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None) -> Job:
+def prepare(
+    source: Listed | Stream, model: Any, options: Options, brought: given.Given | None = None, *, planned: bool = True
+) -> Job:
     """Load the model, unless it is ready, or the predictions, and settle everything about the export.
+
+    If it is not to be `planned`, it stays open which items go to which shard.
 
     Raises UsageError where that cannot be done.
     """
@@ -116,7 +130,7 @@ def prepare(source: Listed | Stream, model: Any, options: Options, brought: give
         predicted=forecast.features,
         written=written,
         carried=carried,
-        plan=_plan(source, options, task.classes),
+        plan=_plan(source, options, task.classes) if planned else None,
         devices=forecast.devices,
         batch_size=_batch_size(options, forecast, isinstance(source, Stream)),
         parallel=_cpus() if options.parallel == "auto" else int(options.parallel),
@@ -308,15 +322,26 @@ def _plan(source: Listed | Stream, options: Options, classes: int) -> Plan | Non
                 raise UsageError(f"--{option}: {source.name} can only be read from its start to its end")
         return None
     order = plan.order(len(source.filenames), options.shuffle, options.limit)
+    return Plan(order, bounds(source, order, len(order), options, classes))
+
+
+def bounds(source: Listed, order: Positions | None, count: int, options: Options, classes: int) -> Positions:
+    """Where each shard begins, as in a `Plan`, of so many records with scores of so many classes.
+
+    An order that is None is that of the source.
+    """
     if options.shards is not None:
         for option in ("shard_size", "shard_records"):
             if getattr(options, option) != getattr(Options, option):
                 raise UsageError(f"--shards and {flag(option)}: give one of them")
-        return Plan(order, plan.even_bounds(len(order), options.shards))
-    sizes = source.sizes[order] * options.keeps_image + (4 * classes + _OVERHEAD)
-    made = Plan(order, plan.sized_bounds(sizes, options.shard_bytes, options.shard_records))
-    if made.shards > MOST_SHARDS:
-        raise UsageError(f"{made.shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
+        return plan.even_bounds(count, options.shards)
+
+    def sizes(some: slice) -> Positions:
+        return source.sizes[some if order is None else order[some]] * options.keeps_image + (4 * classes + _OVERHEAD)
+
+    made = plan.sized_bounds(sizes, count, options.shard_bytes, options.shard_records)
+    if (shards := len(made) - 1) > MOST_SHARDS:
+        raise UsageError(f"{shards} shards, {MOST_SHARDS} can be: give a larger --shard-size or --shard-records")
     return made
 
 
@@ -344,11 +369,12 @@ def _batch_size(options: Options, forecast: _Forecast, streamed: bool) -> int:
 
 
 def manifest(
-    job: Job, shards: Sequence[Shard], failures: Sequence[Failure], nonfinite: int, formats: Sequence[str]
+    job: Job, shards: Sequence[Shard], failures: int, nonfinite: int, formats: Sequence[str]
 ) -> dict[str, Any]:
     """What manifest.json says (`schemas/manifest.schema.json`); nothing in it depends on when or where.
 
-    `nonfinite` is how many records have a prediction that is not finite, `formats` are those of the images.
+    `failures` is how many images failed, `nonfinite` how many records have a prediction that is not finite; `formats`
+    are those of the images.
     """
     options, ready, task = job.options, job.predictor, job.task
     return {
@@ -359,9 +385,9 @@ def manifest(
         "layout": options.layout,
         "compression": options.compression,
         "counts": {
-            "images": sum(shard.records for shard in shards) + len(failures),
+            "images": sum(shard.records for shard in shards) + failures,
             "records": sum(shard.records for shard in shards),
-            "failures": len(failures),
+            "failures": failures,
             "ignored": job.source.ignored,
             "nonfinite": nonfinite,
         },

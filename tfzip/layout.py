@@ -7,6 +7,7 @@ export, and one that replaces another leaves that alone until it has finished it
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ from tfzip.read import TFX_FOLDER
 RUN = "run.json"
 REPORT = "report.html"
 _WORK = ".tfzip"
-_TFDS = "tfds-"
+_TFDS, _ROWS = "tfds-", "rows-"
 _PLAN, _PUBLISHED = "plan.json", "published.json"
+_ROWS_OF = re.compile(rf"{_ROWS}([0-9]+)\.npz")
 _TFX_FOLDERS = ("Split-", TFX_FOLDER)
 
 
@@ -38,10 +40,14 @@ class Layout:
     def __init__(self, out: str, kind: str, name: str, split: str, compression: str) -> None:
         self.out = out
         self.split = split
-        self._name, self._compression = name, compression
+        self._kind, self._name, self._compression = kind, name, compression
         self._shard_prefix = "" if kind == "flat" else f"Split-{split}/"
         self._home = out if kind == "flat" else storage.join(out, f"{TFX_FOLDER}{split}")
         self._work = storage.join(self._home, _WORK)
+
+    def absolute(self) -> Layout:
+        """The same, wherever a process is."""
+        return Layout(storage.absolute(self.out), self._kind, self._name, self.split, self._compression)
 
     # Files at work.
 
@@ -51,7 +57,7 @@ class Layout:
 
     def work_rows(self, shard: int) -> str:
         """The rows of a finished shard."""
-        return storage.join(self._work, f"rows-{shard:05d}.npz")
+        return storage.join(self._work, f"{_ROWS}{shard:05d}.npz")
 
     @property
     def work_plan(self) -> str:
@@ -62,6 +68,19 @@ class Layout:
     def work_items(self) -> str:
         """The items of a source that was listed."""
         return storage.join(self._work, "items.npz")
+
+    @property
+    def work_listing(self) -> str:
+        """What is handed out to workers: the source but for its items, and which slots are whose."""
+        return storage.join(self._work, "listing.json")
+
+    def work_piece(self, shard: int) -> str:
+        """The items of a shard that a worker may do."""
+        return storage.join(self._work, f"items-{shard:05d}.npz")
+
+    def work_error(self, key: str) -> str:
+        """What a worker of a plan has found to be wrong."""
+        return storage.join(self._work, f"error-{key}.json")
 
     @property
     def index(self) -> str:
@@ -148,7 +167,12 @@ class Layout:
     @property
     def has_finished_shards(self) -> bool:
         """Whether that has come so far that a shard is finished."""
-        return self.is_unfinished and storage.exists(self.work_rows(0))
+        return self.is_unfinished and bool(self.with_rows())
+
+    def with_rows(self) -> set[int]:
+        """The shards that have rows."""
+        names = (_ROWS_OF.fullmatch(name) for name in storage.listdir(self._work))
+        return {int(name[1]) for name in names if name}
 
     @property
     def is_published(self) -> bool:

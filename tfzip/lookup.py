@@ -69,6 +69,15 @@ class Lookup:
         for entries in self._each_range():
             yield entries["row"][np.argsort(entries["hash"], kind="stable")]
 
+    def shared(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The rows of each hash that several have."""
+        for entries in self._each_range():
+            order = np.argsort(entries["hash"], kind="stable")
+            hashes, rows = entries["hash"][order], entries["row"][order]
+            edges = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1], [True]]))[: len(hashes) + 1]
+            several = np.flatnonzero(np.diff(edges) > 1)
+            yield from (rows[edges[group] : edges[group + 1]] for group in several.tolist())
+
     def _each_range(self) -> Iterator[npt.NDArray[Any]]:
         """The entries of each range, run after run, and so in the order of the rows where hashes are equal."""
         for number in range(self._ranges):

@@ -38,6 +38,7 @@ COMPRESSIONS = ("gzip", "none")
 ON_NONFINITE = ("keep", "fail", "quarantine")
 ON_ERROR = ("quarantine", "fail")
 RUNTIMES = ("auto", "tensorflow", "lite")
+ENGINES = ("local", "beam")
 
 _CHOICES = {
     "task": TASKS,
@@ -51,6 +52,7 @@ _CHOICES = {
     "layout": LAYOUTS,
     "compression": COMPRESSIONS,
     "on_error": ON_ERROR,
+    "engine": ENGINES,
     "on_nonfinite": ON_NONFINITE,
     "runtime": RUNTIMES,
 }
@@ -113,6 +115,7 @@ class Options:
     on_nonfinite: str = "keep"
     overwrite: bool = False
     limit: int | None = None
+    engine: str = "local"
     dry_run: bool = False
     trust_model: bool = False
     report: bool = False

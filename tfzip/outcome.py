@@ -60,11 +60,8 @@ class Watch:
     def _note(self, shard: Done) -> None:
         if self._coverage or not self._job.source.unique:
             filenames, slots = shard.part.texts("filename")[0].split(), shard.part.column("slot")
-            self._names.first({"filename": np.array(filenames, object)}, self._positions(slots))
+            self._names.first({"filename": np.array(filenames, object)}, self._job.positions(slots))
             self._cover(shard.slots, filenames, shard.failures)
-
-    def _positions(self, slots: Positions) -> Positions:
-        return slots if self._job.plan is None else self._job.plan.order[slots]
 
     def _cover(self, slots: int, filenames: Sequence[bytes], failures: Iterable[Failure]) -> None:
         if self._coverage:
@@ -83,7 +80,7 @@ class Watch:
         self._cover(len(slots), rows["filename"].tolist(), failures)
         if self._job.source.unique:
             return outcome
-        rows, repeated = self._names.first(rows, self._positions(rows["slot"]))
+        rows, repeated = self._names.first(rows, self._job.positions(rows["slot"]))
         place = self._job.source.place
         twice = [
             Failure(name, "read", f"{place(here)} has the name of {place(first)}") for name, here, first in repeated

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from tfzip.job import Job
 from tfzip.outcome import Outcome, Rows, Watch, sifted
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
+
+Batches = tuple[tf.Tensor, tf.Tensor]
+"""The first slot of each batch, and the one after its last."""
 
 
 class Stages:
@@ -87,17 +90,18 @@ class Stages:
         self._run_on = {name: self._on_device(name, batches.element_spec[1]) for name in self._devices}
         return devices.spread(iter(batches), self._run, self._devices, singly=job.predictor.stateful)
 
-    def dataset(self) -> Any:
-        """The graph of the same; where the model runs on devices of its own, with decoded images in place of rows."""
-        job, batch = self._job, self._batch
+    def dataset(self, batches: Batches | None = None) -> Any:
+        """The graph of the same; where the model runs on devices of its own, with decoded images in place of rows.
+
+        `batches` are the first and last slots of each as tensors, of a plan that is only known when the graph is run.
+        """
+        job, batch, items = self._job, self._batch, _items(self._job, self._first, batches)
         if job.predictor.stateful:  # even one parallel call begins the next batch before this one is done
-            batches = _items(job, self._first).flat_map(_as_it_is(batch))
+            made = items.flat_map(_as_it_is(batch))
         else:  # a thread makes a whole batch: handing each image to another costs as much as decoding a small one
-            batches = _items(job, self._first).interleave(
-                _as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True
-            )
+            made = items.interleave(_as_it_is(batch), job.parallel, 1, job.parallel, deterministic=True)
         ahead = len(self._devices) or job.parallel
-        return batches.prefetch(2 * ahead).with_options(threading())
+        return made.prefetch(2 * ahead).with_options(threading())
 
     def _batch(self, items: Element) -> Any:
         """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""
@@ -190,7 +194,7 @@ class Stages:
             return naming.to_str(item["filename"].numpy())
         if plan is None or isinstance(source, Stream):
             return f"{self._job.options.split}/{int(item['position']):08d}"
-        return naming.to_str(source.filenames[plan.order[int(item["slot"])]])
+        return naming.to_str(source.filenames[int(plan.rows(item["slot"].numpy()))])
 
 
 def threading() -> tf.data.Options:
@@ -226,15 +230,15 @@ def _hashed(batch: Element) -> Element:
     return {"slot": batch["slot"], "hash": tf.bitcast(hashes, tf.int64)}
 
 
-def _items(job: Job, first: int) -> Any:
+def _items(job: Job, first: int, batches: Batches | None = None) -> Any:
     """Batches of items as the source has them: their slots from `first` on; from a stream all that it gave."""
     source, limit = job.source, job.options.limit
     if isinstance(source, Stream):
-        items = source.elements().take(-1 if limit is None else limit).enumerate()
+        items = source.elements().take(-1 if limit is None else limit).enumerate(source.first)
         numbered = items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item}))
         return numbered.batch(job.batch_size).prefetch(2)  # what comes in order has a thread of its own
     assert job.plan is not None
-    bounds = tf.data.Dataset.from_tensor_slices(job.plan.batches(job.batch_size, first))
+    bounds = tf.data.Dataset.from_tensor_slices(batches or job.plan.batches(job.batch_size, first))
     return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
 
 
@@ -246,15 +250,17 @@ def _reader(job: Job) -> Callable[[Element], Element]:
         read_rest = source.read
         return lambda item: name_truth(read_rest(item))
     assert job.plan is not None
-    order, read = tf.constant(job.plan.order), source.reader()
-    columns = {name: tf.constant(values) for name, values in source.columns.items()}
+    order, begin, read = tf.convert_to_tensor(job.plan.order), job.plan.bounds[0], source.reader()
+    places = order if source.places is None else tf.convert_to_tensor(source.places)
+    columns = {name: tf.convert_to_tensor(values) for name, values in source.columns.items()}
     if source.truths is not None:
-        columns["truth_text"] = tf.constant(source.truths)
+        columns["truth_text"] = tf.convert_to_tensor(source.truths)
 
     def read_item(item: Element) -> Element:
-        position = tf.gather(order, item["slot"])
-        known = {name: tf.gather(values, position) for name, values in columns.items()}
-        return name_truth({**item, "position": position, **known, **read(position)})
+        row = tf.gather(order, item["slot"] - begin)
+        position = row if source.places is None else tf.gather(places, row)
+        known = {name: tf.gather(values, row) for name, values in columns.items()}
+        return name_truth({**item, "position": position, **known, **read(row)})
 
     return read_item
 
@@ -268,21 +274,38 @@ def _as_it_is(function: Callable[..., Any]) -> Any:
     return tf.autograph.experimental.do_not_convert(function)
 
 
-def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
+class Begun(NamedTuple):
+    """The stages of a job, and its batches as they come of its graph."""
+
+    stages: Stages
+    batches: Iterator[Any]
+
+
+def begin(job: Job, first: int = 0, *, only_usual: bool = False) -> Begun:
+    """Build the graph of a job, as `Stages` has it, and start it."""
+    with _uncollected(), interrupt.put_off():
+        stages = Stages(job, first, only_usual=only_usual)
+        return Begun(stages, stages.batches())
+
+
+def outcomes(job: Job, done: Sequence[Done] = (), begin: Callable[..., Begun] = begin) -> Iterator[Outcome]:
     """What comes of every batch, in order; after the shards that are done.
+
+    Args:
+        job: the job.
+        done: the first shards, as far as they are done.
+        begin: what builds and starts its graph, or one of the same that is built already.
 
     Raises what `outcome.Watch` does.
     """
     first, watch = sum(shard.slots for shard in done), Watch(job, done)
-    stages = Stages(job, first, only_usual=_can_do_again(job))
-    batches, given_up = _begun(stages), None
+    (stages, batches), given_up = begin(job, first, only_usual=_can_do_again(job)), None
     while (batch := _next(job, batches)) is not None:
         items, (rows, *hashes) = batch[0], [_arrays(tensors) for tensors in batch[1:]]
         slots = items["slot"].numpy()
         if given_up is None and _can_do_again(job) and len(_lost(slots, rows)):
             given_up = stages, batches  # kept: its threads still work
-            stages = Stages(job, int(slots[0]))
-            batches = _begun(stages)
+            stages, batches = begin(job, int(slots[0]))
         elif slots[0] < first:
             watch.see_again(slots, hashes[0])
             if slots[-1] >= first:
@@ -295,11 +318,6 @@ def outcomes(job: Job, done: Sequence[Done] = ()) -> Iterator[Outcome]:
 def _can_do_again(job: Job) -> bool:
     """Whether a batch can be done again: no stream can give it again, and a model with state has moved on."""
     return not isinstance(job.source, Stream) and not job.predictor.stateful
-
-
-def _begun(stages: Stages) -> Iterator[Any]:
-    with _uncollected(), interrupt.put_off():
-        return stages.batches()
 
 
 def _outcome(stages: Stages, items: Element, slots: npt.NDArray[np.int64], rows: Rows) -> Outcome:

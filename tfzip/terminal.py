@@ -41,11 +41,23 @@ def summary(export: Export, command: str) -> str:
     lines += _nonfinite_lines(export)
     if run := export.run:
         lines.append(f"{run['seconds']:.1f} s, {run['images_per_second']:.0f} images/s")
+        lines += _runner_lines(run)
     if storage.isfile(page := storage.join(export.home, REPORT)):
         lines.append(f"report: {page}")
     split = f" --split {export.split}" if facts["layout"] == "tfx" else ""
     lines.append(f"next: {command} inspect {export.path}{split}")
     return "\n".join(map(naming.printable, lines))
+
+
+def _runner_lines(run: Mapping[str, Any]) -> list[str]:
+    """What workers counted, where a runner had some, and tells."""
+    if "runner" not in run:
+        return []
+    if not (counters := run["counters"]):
+        return [f"by {run['runner']}, which counts nothing"]
+    things = ", ".join(counted(counters[f"{thing}s"], thing) for thing in ("shard", "record", "failure"))
+    work = f"{describe.size(counters['bytes'])}, {counters['milliseconds'] / 1000:.1f} s of work"
+    return [f"by {run['runner']}: {things}, {work}"]
 
 
 def inspection(export: Export, width: int | None = None) -> str:

@@ -46,6 +46,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the index that policies choose from")
     names = ", ".join(MEASURED)
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=[*MEASURED], metavar="WORKLOAD", help=names)
+    beam = [name for name in MEASURED if name.startswith("beam")]
+    parser.add_argument(
+        "--beam", action="store_const", dest="only", const=beam, help=f"the same as --only {' '.join(beam)}"
+    )
     peers = sorted({side.peer for workload in WORKLOADS.values() for side in workload.sides})
     parser.add_argument("--peers", nargs="+", choices=peers, metavar="PEER", help="only these beside tfzip; see --list")
     parser.add_argument("--json", metavar="FILE", help="the results, for programs")

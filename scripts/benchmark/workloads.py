@@ -107,9 +107,17 @@ JOINING = (
     Side("copied as they are", "tfrecord", "copy"),
 )
 
+ON_BEAM = (
+    Side("tfzip --engine beam", "tfzip", "export_on_beam", own="beam"),
+    Side("tfzip, the same shards", "tfzip", "export_by_path", own="local"),
+    Side("Beam RunInference, WriteToTFRecord", "beam", "export"),
+)
+
 WORKLOADS = {
     "mobilenet": Workload(images.photographs, 4, EXPORTS, models.mobilenet, (224, 224), (1, 4)),
     "tiny": Workload(images.thumbnails, 64, EXPORTS, models.tiny, (32, 32), (32, 128)),
+    "beam": Workload(images.photographs, 4, ON_BEAM, models.mobilenet, (224, 224)),
+    "beam-tiny": Workload(images.thumbnails, 64, ON_BEAM, models.tiny, (32, 32)),
     "write": Workload(images.photographs, 16, WRITING, unit="records/s"),
     "join": Workload(images.photographs, 8, JOINING, joined=True, unit="records/s"),
     "get": Workload(images.photographs, 2, GETTING, unit="records/s"),
@@ -118,6 +126,8 @@ WORKLOADS = {
 TITLES = {
     "mobilenet": "MobileNetV2 on photographs of 500x375, JPEG",
     "tiny": "a tiny CNN on 32x32 PNGs",
+    "beam": "on Beam's FnApiRunner, in one process: MobileNetV2 on photographs",
+    "beam-tiny": "likewise: a tiny CNN on 32x32 PNGs",
     "write": "no model: photographs and predictions that are given, written",
     "join": "predictions that are given, joined to TFRecords of photographs",
     "get": "one record after another, at random: its image and its scores",

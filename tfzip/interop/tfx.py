@@ -50,7 +50,7 @@ _LIES = {"layout": "tfx", "compression": "gzip", "overwrite": True}
 _SCHEMA = "schema.pbtxt"
 _FORMAT, _COMPRESSION = "FORMAT_TF_EXAMPLE", "tfrecords_gzip"
 _NUMBERS = ("span", "version")
-_SETTLED = ("layout", "compression", "overwrite", "dry_run", "predictions", "allow_partial")
+_SETTLED = ("layout", "compression", "overwrite", "dry_run", "predictions", "allow_partial", "engine")
 """Options that say nothing here: the artifacts have their own layout and folders, and predictions their model."""
 _SETTLED_BY_EXAMPLES = (*_SETTLED, "split", "source_split")
 _FILES = ("labels", "weights", "skip_in")

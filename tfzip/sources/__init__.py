@@ -66,13 +66,15 @@ def _open(source: Any, options: Options) -> Listed | Stream:
         raise SourceError("SOURCE is empty; give a folder, a glob, a list, ...")
     if storage.isdir(path):
         is_export = has_index(path, options.source_split)
-        return exported.from_export(path, options) if is_export else folder.from_folder(path, options.source_labels)
+        if is_export:
+            return exported.from_export(path, options)
+        return folder.from_folder(path, options.source_labels, spools=options.engine != "local")
     if path.endswith(table.SUFFIXES) and storage.exists(path):
         return table.from_table(path, options)
     if path.endswith(archive.SUFFIXES) and (paths := folder.expand(path)):
         return archive.from_archives(path, paths)
     if folder.is_glob(path) or storage.exists(path):
-        return folder.from_glob(path, options.source_labels)
+        return folder.from_glob(path, options.source_labels, spools=options.engine != "local")
     raise SourceError(f"{path}: no such folder or file")
 
 

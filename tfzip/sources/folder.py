@@ -10,13 +10,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
-
-import numpy as np
 
 from tfzip import naming, storage
-from tfzip.errors import SourceError, UsageError
+from tfzip.errors import SourceError, TfzipError, UsageError
+from tfzip.sources import spooled
 from tfzip.sources.source import Listed, file_reader
+from tfzip.sources.spooled import File
 
 SUFFIXES = frozenset(
     # What TensorFlow decodes, arrays, and what it does not but people have: these fail by name rather than vanish.
@@ -26,12 +25,6 @@ SUFFIXES = frozenset(
 
 _MAGIC = re.compile("[*?[]")
 _UNKNOWN = (0, 0)
-
-
-class _File(NamedTuple):
-    filename: bytes  # below the root, with forward slashes
-    size: int
-    stamp: int  # when it was last changed, in nanoseconds
 
 
 def is_glob(path: str) -> bool:
@@ -45,37 +38,40 @@ def expand(path: str) -> list[str]:
         return [path]
     if not storage.is_local(path):
         return sorted(_glob_remote(path))
-    return sorted(os.fsdecode(found) for found, _ in _glob(os.fsencode(path)))
+    return sorted({os.fsdecode(found) for found, _ in _glob(os.fsencode(path))})
 
 
-def from_folder(root: str, labels: str) -> Listed:
-    """List the images below a folder, links to folders followed."""
+def from_folder(root: str, labels: str, *, spools: bool = False) -> Listed:
+    """List the images below a folder, links to folders followed; one that `spools` keeps them on the disk."""
     if not storage.is_local(root):
-        return _listed(root, _remote(storage.join(root, ""), storage.walk(root.rstrip("/"))), labels, shown=root)
+        found = _remote(storage.join(root, ""), storage.walk(root.rstrip("/")))
+        return _listed(root, found, labels, root, spools)
     try:
-        files = list(_walk(os.fsencode(root), b"", ()))
+        return _listed(root, _walk(os.fsencode(root), b"", ()), labels, root, spools)
     except OSError as error:
+        if isinstance(error, TfzipError):
+            raise
         raise SourceError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
-    return _listed(root, files, labels, shown=root)
 
 
-def from_glob(pattern: str, labels: str) -> Listed:
+def from_glob(pattern: str, labels: str, *, spools: bool = False) -> Listed:
     """List the images that match; filenames are below the folders before the first wildcard."""
     match = None if storage.exists(pattern) else _MAGIC.search(pattern)  # a file may have brackets in its name
     root = pattern[: match.start()] if match else pattern
     root = root[: root.rfind("/") + 1]
+    files: Iterable[File]
     if storage.is_local(pattern):
         name = os.fsencode(pattern)
         found = _glob(name) if match else [(name, _status(name) or _UNKNOWN)]
-        files = [_File(path[len(os.fsencode(root)) :], *status) for path, status in found]
+        files = ((path[len(os.fsencode(root)) :], *status) for path, status in found)
     else:
         files = _remote(
             root, (path for path in _glob_remote(pattern) if not storage.isdir(path)) if match else [pattern]
         )
-    return _listed(root or ".", files, labels, shown=pattern)
+    return _listed(root or ".", files, labels, pattern, spools)
 
 
-def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[_File]:
+def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
     """Every file below a local folder. `above` are the folders on the way down, so that a link cannot make a circle."""
     here = os.path.join(root, below)
     status = os.stat(here)
@@ -88,7 +84,7 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
             if _is_folder(entry):
                 yield from _walk(root, name + b"/", (*above, identity))
             elif (found := _status(entry.path)) is not None:
-                yield _File(name, *found)
+                yield (name, *found)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -111,9 +107,9 @@ def _status(path: bytes) -> tuple[int, int] | None:
 
 
 def _glob(pattern: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """The files that match, each once, and none by way of a link from a folder to one above it."""
+    """The files that match, some twice, and none by way of a link from a folder to one above it."""
     circular = functools.cache(_is_circular)
-    for path in dict.fromkeys(glob.iglob(pattern, recursive=True)):
+    for path in glob.iglob(pattern, recursive=True):
         status = _status(path)
         if status is not None and not circular(os.path.dirname(path)):
             yield path, status
@@ -126,8 +122,8 @@ def _is_circular(folder: bytes) -> bool:
     return len({os.path.realpath(way) for way in ways}) < len({os.path.normpath(way) for way in ways})
 
 
-def _remote(root: str, paths: Iterable[str]) -> list[_File]:
-    return [_File(naming.to_bytes(path[len(root) :]), *storage.status(path)) for path in paths]
+def _remote(root: str, paths: Iterable[str]) -> Iterator[File]:
+    return ((naming.to_bytes(path[len(root) :]), *storage.status(path)) for path in paths)
 
 
 def _glob_remote(pattern: str) -> list[str]:
@@ -150,32 +146,47 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatch.fnmatchcase(path[0], pattern[0]) and _matches(path[1:], rest)
 
 
-def _listed(root: str, files: Sequence[_File], labels: str, shown: str) -> Listed:
+def _listed(root: str, files: Iterable[File], labels: str, shown: str, spools: bool) -> Listed:
     """The images among files below a root, in the order of their names' bytes."""
-    images = sorted(file for file in files if os.path.splitext(file.filename)[1].lower() in SUFFIXES)
-    if not images:
+    seen = _Images(spooled.in_order(files) if spools else sorted(set(files)))
+    filenames, sizes, stamps = spooled.spool(seen) if spools else spooled.held(seen)
+    if not len(filenames):
         nothing = "nothing matches" if is_glob(shown) else "it is empty"
-        found = f"none of its {len(files)} files is one" if files else nothing
+        found = f"none of its {seen.others} files is one" if seen.others else nothing
         raise SourceError(f"{shown}: no images there ({found}; images end in .jpg, .png, .gif, .bmp, .webp, ...)")
-    filenames = [image.filename for image in images]
     truths = _truths(filenames, shown) if labels == "folder" else None
     return Listed(
         kind="folder",
         name=shown,
         filenames=filenames,
-        sizes=np.array([image.size for image in images], np.int64),
-        stamps=np.array([image.stamp for image in images], np.int64),
+        sizes=sizes,
+        stamps=stamps,
         truths=truths,
         classes=None if truths is None else sorted(set(truths) - {b""}),
-        ignored=len(files) - len(images),
+        ignored=seen.others,
         state={"place": storage.absolute(shown)},
         reader=lambda: file_reader(os.fsencode(storage.join(root, "")), filenames),
+        access={"root": storage.join(storage.absolute(root), "")},
     )
 
 
-def _truths(filenames: Sequence[bytes], shown: str) -> list[bytes]:
+class _Images:
+    """The images among files, and how many others there were."""
+
+    def __init__(self, files: Iterable[File]) -> None:
+        self._files, self.others = files, 0
+
+    def __iter__(self) -> Iterator[File]:
+        for file in self._files:
+            if os.path.splitext(file[0])[1].lower() in SUFFIXES:
+                yield file
+            else:
+                self.others += 1
+
+
+def _truths(filenames: Sequence[bytes], shown: str) -> Sequence[bytes]:
     """The first folder of each filename; empty for a file in no folder."""
-    truths = [name.split(b"/", 1)[0] if b"/" in name else b"" for name in filenames]
+    truths = spooled.first_folders(filenames)
     if not any(truths):
         raise UsageError(f"--source-labels folder: no image of {shown} lies in a folder below it")
     return truths

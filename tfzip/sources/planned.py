@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tfzip.sources.source import Element
 
-_GONE, _CHANGED = 1, 2
+GONE, CHANGED = 1, 2
 _PROBLEMS = ("", "it vanished since the export was begun", "it changed since the export was begun")
 
 
@@ -55,8 +55,7 @@ def restore(path: str, source: Listed) -> Listed:
     for name in notes["texts"]:
         noted[name] = Texts(noted[name], noted.pop(f"{name}_end")).split()
     columns = {name: noted[f"column {name}"] for name in notes["columns"]}
-    places, problems = _compare(noted, source)
-    return dataclasses.replace(
+    then = dataclasses.replace(
         source,
         filenames=noted["filenames"],
         sizes=noted["sizes"],
@@ -67,18 +66,31 @@ def restore(path: str, source: Listed) -> Listed:
         features={name: FeatureSpec(dtype, tuple(shape)) for name, (dtype, shape) in notes["features"].items()},
         rejected=[Failure(*failure) for failure in notes["rejected"]],
         ignored=notes["ignored"],
-        reader=lambda: _reader(source, places, problems),
+    )
+    return as_it_was(then, source)
+
+
+def as_it_was(then: Listed, now: Listed) -> Listed:
+    """A source as it was then, its items read as they lie now; see `restore`."""
+    places, problems = _compare(then, now)
+    return dataclasses.replace(
+        then,
+        kind=now.kind,
+        name=now.name,
+        state=now.state,
+        access=now.access,
+        reader=lambda: _reader(now, places, problems),
     )
 
 
-def _compare(noted: dict[str, Any], source: Listed) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where each noted item lies now, and what is the matter with it: a row of _PROBLEMS."""
-    here = {name: place for place, name in enumerate(source.filenames)}
-    found = np.array([here.get(name, -1) for name in noted["filenames"]], np.int64)
+def _compare(then: Listed, now: Listed) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each item lies now, and what is the matter with it: a row of _PROBLEMS."""
+    here = {name: place for place, name in enumerate(now.filenames)}
+    found = np.array([here.get(name, -1) for name in then.filenames], np.int64)
     places = np.maximum(found, 0)
-    assert source.stamps is not None
-    is_same = (source.sizes[places] == noted["sizes"]) & (source.stamps[places] == noted["stamps"])
-    return places, np.where(found < 0, _GONE, np.where(is_same, 0, _CHANGED))
+    assert now.stamps is not None
+    is_same = (now.sizes[places] == then.sizes) & (now.stamps[places] == then.stamps)
+    return places, np.where(found < 0, GONE, np.where(is_same, 0, CHANGED))
 
 
 def _reader(
@@ -87,13 +99,24 @@ def _reader(
     import tensorflow as tf
 
     read, here = source.reader(), tf.constant(places)
-    if not problems.any():
-        return lambda position: read(tf.gather(here, position))
-    problem = tf.constant(problems)
+
+    def read_here(position: tf.Tensor) -> Element:
+        return read(tf.gather(here, position))
+
+    return checked(read_here, problems) if problems.any() else read_here
+
+
+def checked(
+    read: Callable[[tf.Tensor], Element], problems: npt.NDArray[np.int64] | tf.Tensor
+) -> Callable[[tf.Tensor], Element]:
+    """A reader that fails for the items that have a problem: GONE or CHANGED, 0 for none."""
+    import tensorflow as tf
+
+    problem = tf.convert_to_tensor(problems)
 
     def read_the_same(position: tf.Tensor) -> Element:
         found = tf.gather(problem, position)
         tf.raw_ops.Assert(condition=found == 0, data=[tf.gather(_PROBLEMS, found)])
-        return read(tf.gather(here, position))
+        return read(position)
 
     return read_the_same

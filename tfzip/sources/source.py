@@ -70,6 +70,10 @@ class Listed(Source):
     none; `columns` the values of features that are known beforehand. `reader` makes a graph function: a position
     -> the item's `filename` and `encoded`. `stamps` are the times of the items' last changes, in nanoseconds; None
     where `state` tells of all of them together.
+
+    `access` is what it takes to read its items elsewhere, as JSON has it, and `located` where each is (see
+    `sources.pieces`); None where that cannot be done. A piece of a source has in `places` the positions of its items
+    in the whole.
     """
 
     filenames: Sequence[bytes]
@@ -78,6 +82,9 @@ class Listed(Source):
     truths: Sequence[bytes] | None = None
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     stamps: npt.NDArray[np.int64] | None = None
+    access: Mapping[str, Any] | None = None
+    located: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    places: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +93,14 @@ class Stream(Source):
 
     `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `read` is a graph function that does
     the rest for an item, which may fail alone; it adds what is missing of `filename` and `encoded`. `count` is how many
-    items there are, None where only the end tells. `explain` gives the source's own error for one that came through
-    the graph.
+    items there are, None where only the end tells; `first` the position of the first in the whole of which this is a
+    piece. `explain` gives the source's own error for one that came through the graph.
     """
 
     elements: Callable[[], Any]
     read: Callable[[Element], Element] = lambda item: item
     count: int | None = None
+    first: int = 0
     explain: Callable[[Exception], Exception | None] = lambda _: None
 
 
@@ -117,7 +125,7 @@ def file_reader(root: bytes, filenames: Sequence[bytes]) -> Callable[[tf.Tensor]
     """A graph function: a position -> the name and bytes of a file below the root, which ends in a slash."""
     import tensorflow as tf
 
-    names, folder = tf.constant(filenames), tf.constant(root)
+    names, folder = tf.convert_to_tensor(filenames), tf.constant(root)
 
     def read(position: tf.Tensor) -> Element:
         filename = tf.gather(names, position)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import posixpath
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ import numpy as np
 
 from tfzip import naming, storage
 from tfzip.errors import SourceError, UsageError
+from tfzip.lookup import Lookup, hash_filenames
 from tfzip.options import Options
 from tfzip.record import EXTRA, Failure, FeatureSpec
+from tfzip.sources import spooled
 from tfzip.sources.columns import column_of, truths_of
 from tfzip.sources.source import Listed, file_reader
 
@@ -40,6 +43,8 @@ def from_table(path: str, options: Options) -> Listed:
     Raises SourceError for a file that is no such table, names nothing or one image twice, UsageError for a column that
     is not there.
     """
+    if path.endswith(".txt") and options.engine != "local":
+        return _spooled(path, options)
     rows, lines = read_columns(path)
     if not rows:
         raise SourceError(f"{path}: it names no images")
@@ -84,7 +89,81 @@ def _listed(
         rejected=rejected,
         state=state,
         reader=lambda: file_reader(root, filenames),
+        access={"root": os.fsdecode(root)},
     )
+
+
+# A list that is too long to hold.
+
+
+def _spooled(path: str, options: Options) -> Listed:
+    """The same of a list, kept on the disk; it is gone through a few times."""
+    lost = list[Failure]()
+    start = _start(path, options.root)
+    found = spooled.spool(_files(path, options.root, start, lost))
+    if not len(found.names):
+        raise SourceError(f"{path}: it names no images" + (f" below {os.fsdecode(start)}" if lost else ""))
+    _check_unique(path, found.names, options.root, start)
+    return Listed(
+        kind="list",
+        name=path,
+        filenames=found.names,
+        sizes=found.sizes,
+        stamps=found.stamps,
+        rejected=lost,
+        state={"place": storage.absolute(os.fsdecode(start))},
+        reader=lambda: file_reader(start, found.names),
+        access={"root": os.fsdecode(start)},
+    )
+
+
+def _named(path: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that name something, and their numbers."""
+    with storage.open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            line = line.removesuffix(b"\n").removesuffix(b"\r")
+            if name := line.removeprefix("\ufeff".encode()) if number == 1 else line:
+                yield number, name
+
+
+def _start(path: str, root: str | None) -> bytes:
+    """The folder that the filenames are below, with a slash."""
+    base = _base(path, root)
+    if root is not None:
+        return _slashed(base)
+    ends, is_below = list[bytes](), True
+    for _, name in _named(path):
+        whole = _joined(base, name)
+        is_below = is_below and whole.startswith(_slashed(base))
+        ends = [min([*ends[:1], whole]), max([*ends[1:], whole])]
+    return _slashed(base if is_below else _shared_folder(ends))
+
+
+def _files(path: str, root: str | None, start: bytes, lost: list[Failure]) -> Iterator[spooled.File]:
+    """The files that a list names, in its order; those that lie elsewhere are lost."""
+    base = _base(path, root)
+    for _, name in _named(path):
+        whole = _joined(base, name)
+        if whole.startswith(start) and whole != start:
+            yield whole[len(start) :], *(_status(whole) if storage.is_local(os.fsdecode(start)) else (_FAR, 0))
+        else:
+            lost.append(Failure(naming.to_str(name), "read", _outside(start)))
+
+
+def _check_unique(path: str, names: spooled.Names, root: str | None, start: bytes) -> None:
+    """As `check_unique`, in memory that does not grow."""
+    with tempfile.TemporaryFile() as file:
+        for rows in Lookup(map(hash_filenames, names.pieces()), len(names), file).shared():
+            first: dict[bytes, int] = {}
+            for row in rows.tolist():
+                if (earlier := first.setdefault(names[row], row)) != row:
+                    lines = _lines_of(path, names[row], root, start)
+                    check_unique(path, [names[earlier], names[row]], [next(lines), next(lines)])
+
+
+def _lines_of(path: str, filename: bytes, root: str | None, start: bytes) -> Iterator[int]:
+    base = _base(path, root)
+    return (number for number, name in _named(path) if _joined(base, name) == start + filename)
 
 
 # What is written there.
@@ -163,16 +242,23 @@ def _columns(
 
 def _below(table: str, paths: Sequence[bytes], root: str | None) -> tuple[bytes, list[bytes], list[Failure]]:
     """The folder that filenames are below, each one's filename (empty if it is rejected), and those that are."""
-    base = os.fsencode(root if root is not None else table.rpartition("/")[0])
-    if storage.is_local(os.fsdecode(base)):
-        base = os.path.abspath(base)
+    base = _base(table, root)
     whole = [_joined(base, path) for path in paths]
     if root is None and not all(path.startswith(_slashed(base)) for path in whole):
         base = _shared_folder(whole)
-    start, outside = _slashed(base), f"lies outside {os.fsdecode(base)}"
+    start, outside = _slashed(base), _outside(_slashed(base))
     filenames = [path[len(start) :] if path.startswith(start) else b"" for path in whole]
     lost = [path for path, filename in zip(paths, filenames, strict=True) if not filename]
     return start, filenames, [Failure(naming.to_str(path), "read", outside) for path in lost]
+
+
+def _base(table: str, root: str | None) -> bytes:
+    base = os.fsencode(root if root is not None else table.rpartition("/")[0])
+    return os.path.abspath(base) if storage.is_local(os.fsdecode(base)) else base
+
+
+def _outside(start: bytes) -> str:
+    return f"lies outside {os.fsdecode(start.rstrip(b'/') or start)}"
 
 
 def check_unique(table: str, filenames: Sequence[bytes], lines: Sequence[int]) -> None:

@@ -4,51 +4,150 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tfzip import storage
 from tfzip.errors import SourceError, UsageError
-from tfzip.options import Options
+from tfzip.options import Options, flag
 from tfzip.record import EXTRA, FeatureSpec
-from tfzip.sources.source import Element, Stream
+from tfzip.sources.source import Element, Listed, Stream
 
 PREFIX = "tfds:"
 
 
-def from_tfds(shown: str, options: Options) -> Stream:
+class _Features(NamedTuple):
+    """Which of its features is what."""
+
+    image: str
+    truth: str | None
+    classes: Sequence[bytes]
+    named: str | None
+    extra: Mapping[str, FeatureSpec]
+
+
+class _Range(NamedTuple):
+    """Some examples of a split, as TFDS takes it; numbered from one on among those of what was asked for."""
+
+    asked: str
+    split: Any
+    number: int
+
+
+def from_tfds(shown: str, options: Options) -> Listed | Stream:
     """`tfds:NAME[/config][:version]`, or `tfds:FOLDER` of a prepared data set: all splits, or `options.source_split`.
 
     The image is the only Image feature, or `options.image_key`; the truth the only ClassLabel, or `options.truth_key`.
     Filenames are `options.filename_key`'s, else those of a feature `file_name` or `filename`, else `SPLIT/%08d`. Other
-    features of one number or text become `extra/NAME`. Nothing is downloaded.
+    features of one number or text become `extra/NAME`. Nothing is downloaded. Where it is handed out to workers it is a
+    list, of which they read ranges.
 
     Raises SourceError if it is not prepared, UsageError if it has no such feature.
     """
     builder = _builder(shown)
+    found = _features(shown, builder, options)
+    splits = [options.source_split] if options.source_split else sorted(builder.info.splits)
+    try:
+        counts = [builder.info.splits[split].num_examples for split in splits]
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{shown}: no split {options.source_split!r}: {error}") from None
+    if options.engine != "local":
+        return _handed_out(shown, builder, found, splits, options)
+    return _stream(shown, builder, found, splits, [_Range(split, split, 0) for split in splits], sum(counts))
+
+
+def _stream(
+    shown: str,
+    builder: Any,
+    found: _Features,
+    splits: Sequence[str],
+    ranges: Sequence[_Range],
+    count: int,
+    first: int = 0,
+) -> Stream:
+    return Stream(
+        **_known(shown, builder, found, splits),
+        count=count,
+        first=first,
+        elements=lambda: _elements(builder, ranges, found),
+    )
+
+
+def _known(shown: str, builder: Any, found: _Features, splits: Sequence[str]) -> dict[str, Any]:
+    """What there is to know of it but for its items."""
+    return {
+        "kind": "tfds",
+        "name": shown,
+        "classes": None if found.truth is None else found.classes,
+        "features": {EXTRA + key: spec for key, spec in found.extra.items()},
+        "unique": found.named is None,
+        "state": {"dataset": builder.info.full_name, "splits": splits},
+    }
+
+
+def _features(shown: str, builder: Any, options: Options) -> _Features:
     features = _flat(builder.info.features)
     image = _feature(shown, features, "image", options.image_key)
     truth = _feature(shown, features, "truth", options.truth_key)
     named = options.filename_key or next((key for key in ("file_name", "filename") if key in features), None)
     if named is not None and named not in features:
         raise UsageError(f"{shown}: no feature {named!r} (--filename-key); it has {', '.join(features)}")
-    splits = [options.source_split] if options.source_split else sorted(builder.info.splits)
-    try:
-        counts = [builder.info.splits[split].num_examples for split in splits]
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"{shown}: no split {options.source_split!r}: {error}") from None
     extra = {key: spec for key, spec in _scalars(features).items() if key not in (image, truth, named)}
     assert image is not None
     classes = [name.encode() for name in features[truth].names or ()] if truth else []
-    return Stream(
-        kind="tfds",
-        name=shown,
-        classes=None if truth is None else classes,
-        features={EXTRA + key: spec for key, spec in extra.items()},
-        unique=named is None,
-        count=sum(counts),
-        state={"dataset": builder.info.full_name, "splits": splits},
-        elements=lambda: _elements(builder, splits, image, truth, classes, named, extra),
+    return _Features(image, truth, classes, named, extra)
+
+
+# In pieces.
+
+_OPTIONS = ("image_key", "filename_key", "truth_key", "source_split")
+
+
+def _handed_out(shown: str, builder: Any, found: _Features, splits: Sequence[str], options: Options) -> Listed:
+    """The same as a list, each item as large as they are on average."""
+    for option in ("shuffle", "skip_in"):
+        if getattr(options, option) is not None:
+            raise UsageError(f"{flag(option)}: {shown} can only be read in its order by --engine {options.engine}")
+    infos, folder = [builder.info.splits[split] for split in splits], shown.removeprefix(PREFIX)
+    known = _known(shown, builder, found, splits)
+    known["state"]["plan"] = options.engine  # locally shards close by the size of what is in them
+    sizes = [np.full(info.num_examples, info.num_bytes // max(info.num_examples, 1)) for info in infos]
+    return Listed(
+        **known,
+        filenames=range(sum(map(len, sizes))),  # type: ignore[arg-type] # of no use: pieces have none
+        sizes=np.concatenate(sizes),
+        reader=lambda: lambda _: {},
+        access={
+            "dataset": PREFIX + (storage.absolute(folder) if storage.isdir(folder) else folder),
+            "options": {name: getattr(options, name) for name in _OPTIONS},
+            "splits": splits,
+            "unique": known["unique"],
+        },
     )
+
+
+def piece_of(name: str, access: Mapping[str, Any], first: int, stop: int) -> Stream:
+    """The examples from one position to before another of a data set of such an `access`."""
+    import tensorflow_datasets as tfds
+
+    builder, options = _builder(access["dataset"]), Options(**access["options"])
+    ranges, begin = list[_Range](), 0
+    for asked in access["splits"]:
+        number = 0
+        for part in tfds.core.ReadInstruction.from_spec(asked).to_absolute(builder.info.splits):
+            start = part.from_ or 0
+            count = (builder.info.splits[part.splitname].num_examples if part.to is None else part.to) - start
+            low, high = max(first - begin, 0), min(stop - begin, count)
+            if low < high:
+                some = tfds.core.ReadInstruction(part.splitname, start + low, start + high, unit="abs")
+                ranges.append(_Range(asked, some, number + low))
+            begin, number = begin + count, number + count
+    found = _features(name, builder, options)
+    return _stream(name, builder, found, access["splits"], ranges, stop - first, first)
+
+
+# What TFDS tells of it.
 
 
 def _builder(shown: str) -> Any:
@@ -109,15 +208,7 @@ def _scalars(features: Mapping[str, Any]) -> dict[str, FeatureSpec]:
     return specs
 
 
-def _elements(
-    builder: Any,
-    splits: Sequence[str],
-    image: str,
-    truth: str | None,
-    classes: Sequence[bytes],
-    named: str | None,
-    extra: Mapping[str, FeatureSpec],
-) -> Any:
+def _elements(builder: Any, ranges: Sequence[_Range], found: _Features) -> Any:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -126,26 +217,26 @@ def _elements(
             element = element[part]
         return element
 
-    def items(split: str) -> Any:
+    def items(some: _Range) -> Any:
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         decoders: Any = tfds.decode.SkipDecoding()
-        for part in reversed(image.split("/")):
+        for part in reversed(found.image.split("/")):
             decoders = {part: decoders}
-        dataset = builder.as_dataset(split=split, decoders=decoders, read_config=config, shuffle_files=False)
+        dataset = builder.as_dataset(split=some.split, decoders=decoders, read_config=config, shuffle_files=False)
 
         def item(number: tf.Tensor, element: Any) -> Element:
-            position = tf.strings.as_string(number, width=8, fill="0")
-            filename = tf.strings.join([split, "/", position]) if named is None else value(element, named)
-            found = {"filename": filename, "encoded": value(element, image)}
-            if truth is not None:
-                found["truth"] = tf.cast(value(element, truth), tf.int64)
-                if classes:
-                    found["truth_text"] = tf.gather(["", *classes], tf.maximum(found["truth"], -1) + 1)
-            return found | {EXTRA + key: value(element, key) for key in extra}
+            numbered = tf.strings.join([some.asked, "/", tf.strings.as_string(number, width=8, fill="0")])
+            filename = numbered if found.named is None else value(element, found.named)
+            item = {"filename": filename, "encoded": value(element, found.image)}
+            if found.truth is not None:
+                item["truth"] = tf.cast(value(element, found.truth), tf.int64)
+                if found.classes:
+                    item["truth_text"] = tf.gather(["", *found.classes], tf.maximum(item["truth"], -1) + 1)
+            return item | {EXTRA + key: value(element, key) for key in found.extra}
 
-        return dataset.enumerate().map(tf.autograph.experimental.do_not_convert(item))
+        return dataset.enumerate(some.number).map(tf.autograph.experimental.do_not_convert(item))
 
-    datasets = [items(split) for split in splits]
+    datasets = [items(some) for some in ranges]
     joined = datasets[0]
     for dataset in datasets[1:]:
         joined = joined.concatenate(dataset)

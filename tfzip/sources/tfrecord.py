@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,11 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
     """The records of TFRecord files, gzipped or not, in the order of the files and in them.
 
     Filenames are the records' own where they have the feature `options.filename_key` (`image/filename` by default),
-    else `SPLIT/%08d`. Which features there are is taken from the first hundred records. With a shuffle, records of
-    uncompressed files are read in any order.
+    else `SPLIT/%08d`. Which features there are is taken from the first hundred records. With a shuffle, or where they
+    are handed out to workers, records of uncompressed files are read in any order.
 
     Raises:
-        SourceError: nothing is there.
+        SourceError: nothing is there, or what cannot be handed out.
         BrokenSourceError: a file is cut short or damaged.
         UsageError: no feature of that key.
     """
@@ -48,17 +48,22 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
         raise SourceError(f"{shown}: no records in it")
     features = _sampled(shown, paths)
     keys = _Keys(shown, features, options)
+    counts = [len(sizes) for _, sizes, _ in found]
     common: dict[str, Any] = {
         "kind": "tfrecord",
         "name": shown,
         "classes": () if keys.truths else None,
-        "carried": Carried(keys.features, keys.image, keys.filename),
-        "unique": False,
-        "place": _placer(paths, [len(sizes) for _, sizes, _ in found]),
         "state": state_of(paths),
+        **_known(keys, paths, counts),
     }
     gzipped = [is_gzip for _, _, is_gzip in found]
-    if any(gzipped) or (options.shuffle is None and options.shards is None):
+    is_streamed = options.shuffle is None and options.shards is None
+    if options.engine != "local":
+        if any(gzipped):
+            raise SourceError(f"{shown}: a gzipped file has to be read from its start; use --engine local")
+        if is_streamed:  # locally shards close by the size of what is in them
+            common["state"] = {**common["state"], "plan": options.engine}
+    elif any(gzipped) or is_streamed:
         parse, name = keys.parser(), keys.namer() if options.skip_in is not None else None
         return Stream(
             **common,
@@ -66,12 +71,71 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
             elements=lambda: _streamed(paths, gzipped, name),
             read=lambda item: {**item, **parse(item["position"], item["example"])},
         )
+    located = {
+        "file": np.repeat(np.arange(len(paths)), counts),
+        "offset": np.concatenate([offsets for offsets, _, _ in found]),
+    }
     return Listed(
         **common,
-        filenames=[keys.numbered(position) for position in range(count)],
+        filenames=_Numbered(count, keys),
         sizes=np.concatenate([sizes for _, sizes, _ in found]),
-        reader=lambda: _reader(paths, [offsets for offsets, _, _ in found], keys.parser()),
+        reader=lambda: _reader(paths, located, None, keys.parser()),
+        access={
+            "paths": [storage.absolute(path) for path in paths],
+            "counts": counts,
+            "features": features,
+            "options": {name: getattr(options, name) for name in _OPTIONS},
+        },
+        located=located,
     )
+
+
+_OPTIONS = ("image_key", "filename_key", "truth_key", "split")
+
+
+def _known(keys: _Keys, paths: Sequence[str], counts: Sequence[int]) -> dict[str, Any]:
+    return {
+        "carried": Carried(keys.features, keys.image, keys.filename),
+        "unique": False,
+        "place": _placer(paths, counts),
+    }
+
+
+def known_of(name: str, access: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source of such an `access` has beside its items."""
+    return _known(_keys(name, access), access["paths"], access["counts"])
+
+
+def reader_of(
+    name: str, access: Mapping[str, Any], located: Mapping[str, Any], places: Any
+) -> Callable[[tf.Tensor], Element]:
+    """A graph function: the row of an item of a piece -> the item, by where it is `located`, and its position."""
+    return _reader(access["paths"], located, places, _keys(name, access).parser())
+
+
+def _keys(name: str, access: Mapping[str, Any]) -> _Keys:
+    features = {key: FeatureSpec(dtype, tuple(shape)) for key, (dtype, shape) in access["features"].items()}
+    return _Keys(name, features, Options(**access["options"]))
+
+
+class _Numbered(Sequence[bytes]):
+    """Names by position, for records that may have others inside."""
+
+    def __init__(self, count: int, keys: _Keys) -> None:
+        self._count, self._keys = count, keys
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[bytes]: ...
+
+    def __getitem__(self, row: int | slice) -> bytes | Sequence[bytes]:
+        rows = range(self._count)[row]
+        return self._keys.numbered(rows) if isinstance(rows, int) else [*map(self._keys.numbered, rows)]
 
 
 # Listing.
@@ -222,19 +286,20 @@ def _streamed(
 
 
 def _reader(
-    paths: Sequence[str], offsets: Sequence[npt.NDArray[np.int64]], parse: Callable[[tf.Tensor, tf.Tensor], Element]
+    paths: Sequence[str], located: Mapping[str, Any], places: Any, parse: Callable[[tf.Tensor, tf.Tensor], Element]
 ) -> Callable[[tf.Tensor], Element]:
-    """A graph function: a position -> its item, its CRC checked."""
+    """A graph function: a row -> its item, its CRC checked; rows are positions if their places are None."""
     import tensorflow as tf
 
-    files, starts = tf.constant(paths), tf.constant(np.concatenate(offsets))
-    firsts = tf.constant(np.cumsum([len(part) for part in offsets]))
+    files = tf.constant(paths)
+    numbers, starts = tf.convert_to_tensor(located["file"]), tf.convert_to_tensor(located["offset"])
 
-    def read(position: tf.Tensor) -> Element:
-        file = tf.gather(files, tf.searchsorted(firsts, [position], "right")[0])
+    def read(row: tf.Tensor) -> Element:
+        position = row if places is None else tf.gather(tf.convert_to_tensor(places), row)
+        file = tf.gather(files, tf.gather(numbers, row))
         # The class has no parameter for where to begin.
         one = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[file], compression_type="", buffer_size=0, byte_offsets=[tf.gather(starts, position)]
+            filenames=[file], compression_type="", buffer_size=0, byte_offsets=[tf.gather(starts, row)]
         )
         (serialized,) = tf.raw_ops.DatasetToSingleElement(
             dataset=tf.raw_ops.TakeDataset(input_dataset=one, count=1, output_types=[tf.string], output_shapes=[[]]),

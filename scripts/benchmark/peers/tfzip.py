@@ -37,6 +37,20 @@ def export(work: Work) -> Callable[[], Any]:
     return lambda: tfzip.export(work.images, model, work.out, quiet=True)
 
 
+def export_by_path(work: Work) -> Callable[[], Any]:
+    """The same of a model that is loaded then, which takes its time too."""
+    tfzip = _tfzip()
+    return lambda: tfzip.export(work.images, work.model, work.out, quiet=True)
+
+
+def export_on_beam(work: Work) -> Callable[[], Any]:
+    """That on Beam, in this process."""
+    _tfzip()
+    from tfzip.interop import beam
+
+    return lambda: beam.export(work.images, work.model, work.out, quiet=True)
+
+
 def limit(work: Work) -> Callable[[], Any]:
     """The graph of an export in the same batches, as many at a time: read, decode, resize, predict, and no more."""
     _tfzip()
