@@ -1,5 +1,6 @@
 """An export on Apache Beam is the local one, whoever did its shards, however often, and wherever it was stopped."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -463,3 +464,13 @@ def test_without_beam_the_pip_command_is_named(folder, model, tmp_path):
     assert "pip install 'tfzip[beam]'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_workers_compute_with_what_was_chosen(folder, model, tmp_path, monkeypatch):
+    """TensorFlow Lite, which a worker that is not where the export was planned sets up by itself."""
+    options = {**KINDS["flat"], "runtime": "lite"}
+    tfzip.export(str(folder), model, str(tmp_path / "local"), **options)
+    monkeypatch.setattr(worker, "at_hand", lambda *_: contextlib.nullcontext())
+    export = engine.export(str(folder), model, str(tmp_path / "beam"), **options)
+    assert export.manifest["model"]["lite"]
+    assert same_as(tmp_path / "beam", tmp_path / "local")
