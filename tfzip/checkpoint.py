@@ -185,7 +185,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "parallel": job.parallel,
         _FROZEN: ready.frozen,
-        _LITE: ready.lite,
+        _LITE: ready.lite or options.runtime == "lite",
         "the kind of device": devices.kind(job.devices),
     }
 

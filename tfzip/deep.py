@@ -99,6 +99,8 @@ def _differences(export: Export, ready: Predictor, options: Options, rows: npt.N
     job = prepare(python.from_items((record.filename, record.encoded) for record in records), ready, options)
     if export.manifest["model"].get("frozen"):  # which may have moved scores a little
         job = dataclasses.replace(job, predictor=predictor.freeze(job.predictor))
+    if export.manifest["model"].get("lite"):
+        job = dataclasses.replace(job, predictor=predictor.lighten(job.predictor, job.parallel))
     slack = _slack(ready)
     state = " (it keeps state: that may come of other images before)" if ready.stateful else ""
     for outcome in pipeline.outcomes(job):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import warnings
-from collections.abc import Callable
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,16 +22,24 @@ Arrays = list[npt.NDArray[Any]]
 
 _PIXELS_AT_ONCE = 100_000  # activations of so many pixels stay in a core's cache
 _MOST_AT_ONCE = 128
+_MOST_BYTES = 1 << 31  # of all interpreters' weights, about
 
 
-def convert(function: Any, parallel: int) -> Any | None:
+class Light(NamedTuple):
+    """A concrete function with TensorFlow Lite inside, and the interpreters that it lives by: it does not keep them."""
+
+    function: Any
+    interpreters: Any
+
+
+def convert(function: Any, parallel: int) -> Light | None:
     """The same concrete function with TensorFlow Lite inside; None where that cannot run it.
 
     That is so if it computes what Lite has no operations for, if a shape in it is open besides the batch, or if there
     is no Lite: it is to leave TensorFlow one day.
 
-    Of a batch so many images are computed together as a core's cache holds, whatever its size: which hardly matters
-    to how long it takes, and not at all to what comes of an image.
+    Of a batch so many images are computed together as a core's cache holds, and the last of them filled up: its size
+    does not matter to what comes of an image, and to how long that takes only if it is far smaller.
 
     Args:
         function: without variables, of one batch of pixels [batch, height, width, channels].
@@ -43,7 +51,8 @@ def convert(function: Any, parallel: int) -> Any | None:
         with process.hushed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the interpreter will leave
             model = _Model.of(function)
-            return _called(function, _Interpreters(model, min(parallel, os.cpu_count() or 1)))
+            interpreters = _Interpreters(model, min(parallel, os.cpu_count() or 1))
+            return Light(_called(function, interpreters), interpreters)
     except Exception:  # whatever is odd about a graph, TensorFlow runs it
         return None
 
@@ -83,7 +92,7 @@ class _Interpreters:
 
     def __init__(self, model: _Model, count: int) -> None:
         self._free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
-        for _ in range(count):
+        for _ in range(max(1, min(count, _MOST_BYTES // len(model.content)))):
             self._free.put(_Interpreter(model))
 
     def __call__(self, pixels: npt.NDArray[Any]) -> Arrays:
@@ -124,9 +133,15 @@ def _filled(pixels: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
-def _called(function: Any, run: Callable[[npt.NDArray[Any]], Arrays]) -> Any:
+def _called(function: Any, interpreters: _Interpreters) -> Any:
     """What computes the outputs, in the place of the function."""
     (spec,), _ = function.structured_input_signature
+    kept = weakref.ref(interpreters)
+
+    def run(pixels: npt.NDArray[Any]) -> Arrays:  # TensorFlow never lets go of this
+        alive = kept()
+        assert alive is not None
+        return alive(pixels)
 
     def call(batch: tf.Tensor) -> Any:
         outputs = tf.numpy_function(run, [batch], [tensor.dtype for tensor in function.outputs], stateful=False)

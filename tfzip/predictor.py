@@ -14,6 +14,8 @@ from tfzip.errors import ModelError
 from tfzip.inputs import Input
 from tfzip.models.model import Model, Outputs, first_line
 
+_NO_ROWS = "does not have one row an image"
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -106,11 +108,28 @@ def freeze(predictor: Predictor) -> Predictor:
 
 
 def lighten(predictor: Predictor, parallel: int) -> Predictor:
-    """A frozen one computed by TensorFlow Lite, so many calls at a time; itself where that cannot be."""
-    if not predictor.frozen or predictor.input.dtype != tf.float32:
+    """A frozen one computed by TensorFlow Lite, so many calls at a time; itself where that cannot be.
+
+    Lite knows no assertions: a model that refuses some images by one of its own would take them.
+    """
+    if not predictor.frozen or predictor.input.dtype != tf.float32 or _asserts(predictor.function):
         return predictor
-    function = lite.convert(predictor.function, parallel)
-    return predictor if function is None else replace(predictor, function=function, lite=True)
+    light = lite.convert(predictor.function, parallel)
+    if light is None:
+        return predictor
+    return replace(predictor, function=light.function, model=(predictor.model, light.interpreters), lite=True)
+
+
+def _asserts(function: Any) -> bool:
+    """Whether a function asserts anything, but that there is a row for each image."""
+    graph_def = function.graph.as_graph_def()
+    for nodes in (graph_def.node, *(body.node_def for body in graph_def.library.function)):
+        named = graph.by_name(nodes)
+        for node in nodes:
+            said = graph.constant(named, node.input[1]) if node.op == "Assert" else None
+            if node.op == "Assert" and (said is None or _NO_ROWS.encode() not in bytes(said.item())):
+                return True
+    return False
 
 
 def _check_same(model: str, found: str | None, wanted: str | None) -> None:
@@ -144,5 +163,5 @@ def _check_rows(model: str, name: str, output: Any, rows: tf.Tensor, batch: int 
         wanted = "open batch dimension" if batch is None else f"batch of {batch}"
         raise ModelError(f"{model}: its output {name} {inputs.show(output)} has no {wanted} first")
     found = output.nrows(tf.int32) if isinstance(output, tf.RaggedTensor) else tf.shape(output)[0]
-    said = f"the output {name} does not have one row an image; rows:"
+    said = f"the output {name} {_NO_ROWS}; rows:"
     tf.raw_ops.Assert(condition=found == rows, data=[said, found])  # the one of tf.debugging looks up the call stack

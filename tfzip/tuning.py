@@ -59,21 +59,25 @@ class Trial(NamedTuple):
 def tune(job: Job) -> tuple[Job, list[Trial]]:
     """The job with what is best for it, and the trials that were made; UsageError if `runtime` asks what cannot be."""
     asks_lite = job.options.runtime == "lite"
+    if asks_lite and job.devices:
+        raise UsageError(
+            f"--runtime lite is for CPUs, and the model runs on {', '.join(job.devices)}: add --devices cpu"
+        )
     if job.given is not None or job.predictor.input.takes != "pixels" or job.predictor.stateful:
-        return (job if not asks_lite else _refuse_lite(job)), []
+        return (_refuse_lite(job) if asks_lite else job), []
     if job.images is not None and job.images < WORTH_FREEZING and not job.devices and not asks_lite:
         return job, []
-    pixels = _pixels(job)
     try:
+        pixels = _pixels(job)
         plain, job = job.predictor, _frozen(job, pixels)
         if job.devices:  # a trial on CPUs tells nothing of them
-            return (job if not asks_lite else _refuse_lite(job)), []
+            return job, []
         search = _Search(job, plain, pixels)
         return search.best(), search.trials
     except UsageError:
         raise
     except (tf.errors.OpError, ValueError):  # the model fails on these images, which will be told of each
-        return job, []
+        return (_refuse_lite(job) if asks_lite else job), []
 
 
 def _refuse_lite(job: Job) -> Job:
@@ -101,6 +105,14 @@ def _pixels(job: Job) -> tf.Tensor:
         noise = tf.random.stateless_uniform((wanted, *given.size, given.channels), (0, 0), maxval=255)
         found = tf.unstack(tf.cast(noise, given.dtype))
     return job.prepare(_repeated(tf.stack(found), wanted))
+
+
+def _extremes(job: Job) -> tf.Tensor:
+    """A black and a white image, as the model is given them."""
+    given = job.predictor.input
+    assert given.size is not None
+    levels = tf.reshape(tf.constant([0, 255], given.dtype), (2, 1, 1, 1))
+    return job.prepare(tf.broadcast_to(levels, (2, *given.size, given.channels)))
 
 
 def _first(job: Job, wanted: int) -> Iterator[Any]:
@@ -166,12 +178,19 @@ class _Search:
         return lightened if tensorflow and self._faster(tensorflow, lite) == lite else usual
 
     def _lightened(self) -> Job | None:
-        """The job with its model computed by TensorFlow Lite; None where that cannot be, or gives something else."""
+        """The job with its model computed by TensorFlow Lite; None where that cannot be, or gives something else.
+
+        It must give the same for a black and a white image too, of which some models make what is no number.
+        """
         job = self._job
         ready = predictor.lighten(job.predictor, job.parallel)
-        if not ready.lite or not _agree(self._plain, ready, self._pixels):
+        try:
+            if not ready.lite or not _agree(self._plain, ready, tf.concat([self._pixels, _extremes(job)], 0)):
+                return None
+        except tf.errors.OpError:
             return None
-        size = min(LARGEST_BATCH, _LITE_BATCH * job.batch_size) if self._any_batch else job.batch_size
+        largest = min(LARGEST_BATCH, job.options.shard_records)
+        size = min(largest, _LITE_BATCH * job.batch_size) if self._any_batch else job.batch_size
         return dataclasses.replace(job, predictor=ready, batch_size=size)
 
     @property
