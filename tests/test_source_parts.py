@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from isal import igzip
 
 from tfzip import framing, storage
-from tfzip.sources import region
+from tfzip.options import Options
+from tfzip.sources import open_source, pieces, planned, region
 from tfzip.sources.columns import column_of, truths_of
 
 NAN = float("nan")
@@ -205,3 +206,25 @@ def test_frames_that_end_early_are_never_fewer_in_silence(records, data):
     for file in (io.BytesIO(whole[:cut]), igzip.open(io.BytesIO(gzip.compress(whole[:cut])), "rb")):
         with pytest.raises(framing.CorruptError):
             list(framing.frame_headers(file))
+
+
+@pytest.mark.parametrize("values", [(3, 4), ("a", "bc")], ids=["numbers", "texts"])
+def test_columns_of_any_name_are_noted_as_they_are(digits, tmp_path, values):
+    """Also those that are called as other arrays might be, which are noted beside them."""
+    names = ["time", "time_end", "ends time", "filenames", "places", "column time"]
+    files = sorted(digits[0].rglob("*.png"))[:2]
+    rows = [
+        ",".join([str(file), *(f"{value}{number}" for number in range(len(names)))])
+        for file, value in zip(files, values, strict=True)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([",".join(["filename", *names]), *rows]))
+    source = open_source(str(tmp_path / "table.csv"), Options())
+    expected = {name: list(column) for name, column in source.columns.items()}
+    assert len({str(column) for column in expected.values()}) == len(names)
+    planned.save(str(tmp_path / "items.npz"), source)
+    restored = planned.restore(str(tmp_path / "items.npz"), source)
+    assert {name: list(column) for name, column in restored.columns.items()} == expected
+    pieces.save(str(tmp_path / "piece.npz"), pieces.items(source, np.arange(2)))
+    piece = pieces.piece(source, pieces.load(str(tmp_path / "piece.npz")))
+    assert {name: list(column) for name, column in piece.columns.items()} == expected
+    assert list(piece.filenames) == list(source.filenames)

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tfzip import checkpoint, dataset_info, interrupt, naming, pairing, shard, storage
+from tfzip import checkpoint, interrupt, naming, pairing, shard, storage
 from tfzip import read as reading
 from tfzip.checkpoint import Done
 from tfzip.errors import CorruptError, OutputError, OutputExistsError, TfzipError, UsageError
-from tfzip.finish import finish
+from tfzip.finish import finish, load
 from tfzip.given import Given
 from tfzip.job import Job, prepare
 from tfzip.layout import Layout
@@ -232,7 +232,7 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
     started = time.time()
     if job.devices and not job.options.quiet:
         print(_told_devices(job.used_devices), file=sys.stderr)
-    dataset_info.load()
+    load()
     try:
         if not layout.is_unfinished:
             checkpoint.begin(layout, job)
@@ -247,7 +247,8 @@ def _run(layout: Layout, job: Job, done: list[Done], trials: Sequence[Trial]) ->
         _write_shards(job, layout, done)
         finish(job, layout, len(done), job.images, ran)
     except BaseException as error:
-        raise_told(error, layout, any(each.records for each in done))
+        by_workers = len(layout.with_rows()) > len(done)  # some behind one that is not done
+        raise_told(error, layout, by_workers or any(each.records for each in done))
 
 
 def raise_told(error: BaseException, layout: Layout, kept: bool) -> NoReturn:

@@ -10,12 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfzip import index, run, schema
+from tfzip import dataset_info, index, run, schema
 from tfzip.errors import DataError, SourceError, TfzipError
 from tfzip.job import Job, manifest
 from tfzip.layout import Layout
 from tfzip.record import Failure, Shard
 from tfzip.shard import Failed, told
+
+
+def load() -> None:
+    """Import what it takes; UsageError if that cannot be, which is better told before all work than after it."""
+    dataset_info.load()
+    schema.load()
 
 
 @dataclass

@@ -99,11 +99,9 @@ def note_error(task: Task, error: TfzipError) -> None:
 
 
 def raise_noted(task: Task) -> None:
-    """Raise what is noted to be wrong, if anything is; the note is gone then."""
+    """Raise what is noted to be wrong, if anything is."""
     if not has_error(task):
         return
-    path = task.layout.work_error(task.key)
-    with storage.open(path, "r") as file:
+    with storage.open(task.layout.work_error(task.key), "r") as file:
         noted = json.loads(file.read())
-    storage.remove([path])
     raise getattr(errors, noted["kind"])(noted["message"])

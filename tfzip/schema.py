@@ -29,7 +29,7 @@ def schema_text(features: Mapping[str, FeatureSpec], labels: Sequence[str], *, s
 
     `selected` says that `image/class/*` are this export's own, not what a TFRecord had before.
     """
-    schema = _schema_pb2().Schema()
+    schema = load().Schema()
     (classes,) = features[record.SCORES].shape if record.SCORES in features else (len(labels),)
     tasks = ("multiclass", "multilabel")
     written = {key: spec for task in tasks for key, spec in record.prediction_features(task, classes or 0).items()}
@@ -48,7 +48,7 @@ def describes(text: str, expected: str) -> bool:
     if len(text) > _LONGEST_ESCAPE * len(expected):
         return False
     try:
-        one, other = (text_format.Parse(given, _schema_pb2().Schema()) for given in (text, expected))
+        one, other = (text_format.Parse(given, load().Schema()) for given in (text, expected))
     except (text_format.ParseError, RecursionError):
         return False
     return bool(one == other)
@@ -56,9 +56,9 @@ def describes(text: str, expected: str) -> bool:
 
 def joined(texts: Iterable[str]) -> str:
     """One schema for several splits; of a feature that is not the same in all of them, only its name and type."""
-    schemas = [text_format.Parse(text, _schema_pb2().Schema()) for text in texts]
+    schemas = [text_format.Parse(text, load().Schema()) for text in texts]
     found = [{feature.name: feature for feature in each.feature} for each in schemas]
-    whole = _schema_pb2().Schema()
+    whole = load().Schema()
     for name, feature in sorted({name: feature for each in found for name, feature in each.items()}.items()):
         if all(each.get(name) == feature for each in found):
             whole.feature.append(feature)
@@ -68,7 +68,8 @@ def joined(texts: Iterable[str]) -> str:
     return text
 
 
-def _schema_pb2() -> Any:
+def load() -> Any:
+    """The module of Schema; UsageError if it cannot be imported."""
     try:
         from tensorflow_metadata.proto.v0 import schema_pb2
     except ImportError as error:  # its newest release is not for the protobuf of TensorFlow 2.16 and 2.17
@@ -79,7 +80,7 @@ def _schema_pb2() -> Any:
 
 
 def _add_feature(schema: schema_pb2.Schema, key: str, spec: FeatureSpec) -> schema_pb2.Feature:
-    feature = schema.feature.add(name=key, type=_schema_pb2().FeatureType.Value(_TYPES[spec.dtype]))
+    feature = schema.feature.add(name=key, type=load().FeatureType.Value(_TYPES[spec.dtype]))
     feature.presence.min_fraction = 1
     feature.presence.min_count = 1
     if None in spec.shape:

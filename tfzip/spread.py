@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from tfzip import checkpoint, duplicates, handout, index, plan, storage, worker
 from tfzip.errors import CorruptError, ModelError, OutputExistsError, SourceError, TfzipError, UsageError
-from tfzip.finish import finish
+from tfzip.finish import finish, load
 from tfzip.handout import Listing, Task
 from tfzip.job import Job, bounds, prepare
 from tfzip.layout import Layout
@@ -68,6 +67,7 @@ def begin(layout: Layout, options: Options, source: Listed | Stream, model: Any)
 
     Raises UsageError if that cannot be, OutputExistsError if it is another export.
     """
+    load()
     listed = handable(source)
     if layout.has_finished_shards:
         try:
@@ -135,6 +135,7 @@ def _gone_on(layout: Layout, options: Options, source: Listed, model: Any) -> Sp
     job = _without_state(checkpoint.same(layout, prepare(known, model, options, planned=False)))
     if listing is None:
         listing = hand_out(layout, known, Order(known, options), options, job.task.classes)
+    listing.write(layout)  # of files that were moved, where they are now
     storage.remove([layout.work_error(listing.key)])
     left = [shard for shard in range(listing.shards) if not checkpoint.is_done(layout, shard, listing.shards)]
     return Spread(_task(layout, job, model, listing, compares=True), job, listing, left, [])
@@ -144,7 +145,8 @@ def _noted(layout: Layout, source: Listed) -> Listing:
     """What was handed out, of the source as it is now."""
     with checkpoint.reading(layout.work_listing):
         listing = Listing.read(layout)
-    now = dataclasses.replace(listing.source, kind=source.kind, state=source.state, access=source.access)
+    told = {name: getattr(source, name) for name in ("kind", "name", "state", "access", "place")}
+    now = dataclasses.replace(listing.source, **told)
     return listing._replace(source=now)
 
 
@@ -208,5 +210,5 @@ def end_elsewhere(task: Task, ran: Mapping[str, Any]) -> str:
         elif layout.is_unfinished or not storage.exists(layout.index):
             listing = worker.current(task)
             job = worker.load(task, listing)
-            end(Spread(task, job, listing, (), ()), {"started": time.time(), "before": 0, **ran})
+            end(Spread(task, job, listing, (), ()), ran)
     return layout.out

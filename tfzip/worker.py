@@ -40,9 +40,11 @@ def do(task: Task, number: int) -> Did:
     current(task)
     try:
         return _Worker.of(task).do(task, number)
+    except UsageError as error:  # not of the call, which was checked where it was planned
+        note_error(task, TfzipError(f"a worker cannot do what was planned: {error}"))
     except TfzipError as error:
         note_error(task, error)
-        return Did(number)
+    return Did(number)
 
 
 def load(task: Task, listing: Listing) -> Job:

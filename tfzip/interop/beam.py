@@ -44,6 +44,8 @@ _NOTHING = -1
 """In place of a shard where all are done, so that the chain has something to end with."""
 _PATHS = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Of runners that Beam does not know by their names alone."""
+_FN_API_RUNNERS = ("FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")
+"""The local runners, which are, or may hand on to, that one."""
 _EVERY = 1.0  # seconds between looks at what is finished
 
 
@@ -113,13 +115,18 @@ class WriteExport(beam.PTransform):  # type: ignore[misc] # Beam's types are not
         """Plan it, and add the chain."""
         layout, options = self._layout, self._options
         layout.check_free(options.overwrite)
+        started = time.time()
         with layout.claimed():
+            if layout.is_published:
+                layout.tidy_up()
+            layout.check_free(options.overwrite)  # again: another may have finished meanwhile
             planned = spread.begin(layout, options, open_source(self._source, options), self._model)
+        ran = {"started": started, "before": planned.done, "trials": [trial._asdict() for trial in planned.trials]}
         return (
             _written(begin, planned, sets_up=False)
             | "Pair" >> beam.Map(lambda did: (None, did))
             | "Gather" >> beam.GroupByKey()
-            | "Finish" >> beam.Map(_finished, planned.task)
+            | "Finish" >> beam.Map(_finished, planned.task, ran)
         )
 
 
@@ -166,8 +173,8 @@ class _Write(beam.DoFn):  # type: ignore[misc]
         yield tuple(did)
 
 
-def _finished(_: tuple[None, Iterable[Any]], task: Task) -> str:
-    return spread.end_elsewhere(task, _told())
+def _finished(_: tuple[None, Iterable[Any]], task: Task, ran: dict[str, Any]) -> str:
+    return spread.end_elsewhere(task, {**ran, **_told()})
 
 
 def _told() -> dict[str, str]:
@@ -208,7 +215,7 @@ def _ended(pipeline: beam.Pipeline) -> Any:
     FnApiRunner would wait for ever for a worker process that has died: the thread that looks after it tells, and that
     is taken for the end.
     """
-    if type(pipeline.runner).__name__ != "FnApiRunner":
+    if type(pipeline.runner).__name__ not in _FN_API_RUNNERS:
         result = pipeline.run()
         result.wait_until_finish()
         return result

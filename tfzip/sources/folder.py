@@ -9,10 +9,11 @@ import itertools
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from tfzip import naming, storage
-from tfzip.errors import SourceError, TfzipError, UsageError
+from tfzip.errors import SourceError, UsageError
 from tfzip.sources import spooled
 from tfzip.sources.source import Listed, file_reader
 from tfzip.sources.spooled import File
@@ -46,12 +47,7 @@ def from_folder(root: str, labels: str, *, spools: bool = False) -> Listed:
     if not storage.is_local(root):
         found = _remote(storage.join(root, ""), storage.walk(root.rstrip("/")))
         return _listed(root, found, labels, root, spools)
-    try:
-        return _listed(root, _walk(os.fsencode(root), b"", ()), labels, root, spools)
-    except OSError as error:
-        if isinstance(error, TfzipError):
-            raise
-        raise SourceError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
+    return _listed(root, _walk(os.fsencode(root), b"", ()), labels, root, spools)
 
 
 def from_glob(pattern: str, labels: str, *, spools: bool = False) -> Listed:
@@ -148,7 +144,7 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 def _listed(root: str, files: Iterable[File], labels: str, shown: str, spools: bool) -> Listed:
     """The images among files below a root, in the order of their names' bytes."""
-    seen = _Images(spooled.in_order(files) if spools else sorted(set(files)))
+    seen = _Images(spooled.in_order(files) if spools else spooled.in_order(files, run=sys.maxsize))
     filenames, sizes, stamps = spooled.spool(seen) if spools else spooled.held(seen)
     if not len(filenames):
         nothing = "nothing matches" if is_glob(shown) else "it is empty"

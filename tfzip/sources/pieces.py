@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tfzip import storage
-from tfzip.index import joined_texts, save_arrays
+from tfzip.index import save_arrays
 from tfzip.metadata import Texts
 from tfzip.naming import to_bytes, to_str
 from tfzip.record import Failure, FeatureSpec
 from tfzip.sources import spooled, tfds, tfrecord
-from tfzip.sources.planned import CHANGED, GONE, checked
+from tfzip.sources.planned import CHANGED, ENDS, GONE, as_arrays, checked
 from tfzip.sources.source import Listed, Stream, file_reader
 
 if TYPE_CHECKING:
@@ -88,24 +88,18 @@ def items(source: Listed, rows: Positions) -> Arrays:
         return arrays
     if source.stamps is not None:
         arrays[_STAMPS] = source.stamps[rows]
-    arrays[NAMES] = _texts(source.filenames, rows)
+    arrays[NAMES] = spooled.at(source.filenames, rows)
     if source.truths is not None:
-        arrays[_TRUTHS] = _texts(source.truths, rows)
+        arrays[_TRUTHS] = spooled.at(source.truths, rows)
     for name, values in source.columns.items():
         arrays[_COLUMN + name] = values[rows].tolist() if values.dtype == object else values[rows]
     arrays |= {_LOCATED + name: values[rows] for name, values in source.located.items()}
     return arrays
 
 
-def _texts(texts: Sequence[bytes], rows: Positions) -> list[bytes]:
-    if isinstance(texts, (spooled.Names, spooled.Folders)):
-        return texts.at(rows)
-    return [texts[row] for row in rows.tolist()]
-
-
 def save(path: str, arrays: Arrays) -> None:
     """Write the items of a piece down, in a file that is there whole or not at all."""
-    parts = [joined_texts(name, v) if isinstance(v, list) else {name: v} for name, v in arrays.items()]
+    parts = [as_arrays(name, v) if isinstance(v, list) else {name: v} for name, v in arrays.items()]
     save_arrays(path, {name: values for part in parts for name, values in part.items()})
 
 
@@ -113,8 +107,8 @@ def load(path: str) -> Arrays:
     """The items of a piece."""
     with storage.open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
         arrays: Arrays = {name: saved[name] for name in saved.files}
-    for name in [name for name in arrays if f"{name}_end" in arrays]:
-        arrays[name] = Texts(arrays[name], arrays.pop(f"{name}_end")).split()
+    for name in [name for name in arrays if ENDS + name in arrays]:
+        arrays[name] = Texts(arrays[name], arrays.pop(ENDS + name)).split()
     return arrays
 
 

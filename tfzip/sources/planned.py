@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfzip import storage
-from tfzip.index import joined_texts, save_arrays
+from tfzip.index import save_arrays
 from tfzip.metadata import Texts
 from tfzip.record import Failure, FeatureSpec
 from tfzip.sources.source import Listed
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfzip.sources.source import Element
 
 GONE, CHANGED = 1, 2
+ENDS = "ends "
+"""Before the name of an array of texts, where they end: no column of a table has a name that begins so here."""
 _PROBLEMS = ("", "it vanished since the export was begun", "it changed since the export was begun")
 
 
@@ -33,9 +35,9 @@ def save(path: str, source: Listed) -> None:
     arrays: dict[str, Any] = {}
     for name, values in noted.items():
         is_text = not isinstance(values, np.ndarray) or values.dtype == object
-        arrays |= joined_texts(name, list(values)) if is_text else {name: values}
+        arrays |= as_arrays(name, list(values)) if is_text else {name: values}
     notes = {
-        "texts": [name for name in noted if f"{name}_end" in arrays],
+        "texts": [name for name in noted if ENDS + name in arrays],
         "columns": list(source.columns),
         "features": source.features,
         "rejected": source.rejected,
@@ -53,7 +55,7 @@ def restore(path: str, source: Listed) -> Listed:
         noted: dict[str, Any] = {name: arrays[name] for name in arrays.files}
     notes = json.loads(noted.pop("notes").tobytes())
     for name in notes["texts"]:
-        noted[name] = Texts(noted[name], noted.pop(f"{name}_end")).split()
+        noted[name] = Texts(noted[name], noted.pop(ENDS + name)).split()
     columns = {name: noted[f"column {name}"] for name in notes["columns"]}
     then = dataclasses.replace(
         source,
@@ -68,6 +70,12 @@ def restore(path: str, source: Listed) -> Listed:
         ignored=notes["ignored"],
     )
     return as_it_was(then, source)
+
+
+def as_arrays(name: str, texts: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Texts as two arrays: all end to end, and where each ends."""
+    all_of_them = Texts.of(texts)
+    return {name: all_of_them.data, ENDS + name: all_of_them.ends}
 
 
 def as_it_was(then: Listed, now: Listed) -> Listed:

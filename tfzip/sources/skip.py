@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tfzip.errors import SourceError
 from tfzip.naming import to_bytes
 from tfzip.read import Export
+from tfzip.sources import spooled
 from tfzip.sources.source import Listed, Stream
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def without(source: Listed | Stream, export: Export) -> Listed | Stream:
         raise SourceError(f"{source.name}: {export.path} holds all of its {len(source.filenames)} images (--skip-in)")
     return dataclasses.replace(
         source,
-        filenames=[source.filenames[row] for row in kept],
+        filenames=spooled.at(source.filenames, kept),
         sizes=source.sizes[kept],
         stamps=None if source.stamps is None else source.stamps[kept],
-        truths=None if source.truths is None else [source.truths[row] for row in kept],
+        truths=None if source.truths is None else spooled.at(source.truths, kept),
         columns={name: values[kept] for name, values in source.columns.items()},
         reader=lambda: _reader(source, kept),
     )

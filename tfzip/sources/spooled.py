@@ -116,6 +116,13 @@ class Folders(Sequence[bytes]):
         return [first_folder(name) for name in self._names.at(rows)]
 
 
+def at(texts: Sequence[bytes], rows: Positions) -> list[bytes]:
+    """The texts of some rows, of a listing in memory or on the disk."""
+    if isinstance(texts, (Names, Folders)):
+        return texts.at(rows)
+    return [texts[row] for row in rows.tolist()]
+
+
 def first_folders(names: Sequence[bytes]) -> Sequence[bytes]:
     """The first folder of each name, kept as the names are."""
     return Folders(names) if isinstance(names, Names) else list(map(first_folder, names))
