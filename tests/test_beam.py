@@ -301,6 +301,18 @@ def test_an_export_stopped_goes_on_on_either_engine(folder, model, local, tmp_pa
     assert same_as(out, local(kind))
 
 
+def test_one_process_that_fails_leaves_what_workers_finished(folder, model, local, tmp_path):
+    out, options = tmp_path / "out", KINDS["flat"]
+    kept = inodes(begun(folder, model, out, [1, 3], **options))
+    assert kept.keys() == {1, 3}
+    with pytest.raises(DataError, match="goes on after what is finished"):
+        tfzip.export(str(folder), model, str(out), on_error="fail", **options)
+    assert kept.items() <= inodes(out / ".tfzip").items()
+    engine.export(str(folder), model, str(out), **options)
+    assert {number: published(out)[number] for number in kept} == kept
+    assert same_as(out, local("flat"))
+
+
 @pytest.mark.slow
 def test_images_that_changed_or_vanished_meanwhile_fail_on_beam_too(folder, model, tmp_path):
     outs = {}
