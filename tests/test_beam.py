@@ -301,6 +301,7 @@ def test_an_export_stopped_goes_on_on_either_engine(folder, model, local, tmp_pa
     assert same_as(out, local(kind))
 
 
+@pytest.mark.slow
 def test_one_process_that_fails_leaves_what_workers_finished(folder, model, local, tmp_path):
     out, options = tmp_path / "out", KINDS["flat"]
     kept = inodes(begun(folder, model, out, [1, 3], **options))
@@ -332,6 +333,7 @@ def test_images_that_changed_or_vanished_meanwhile_fail_on_beam_too(folder, mode
     assert same_as(outs["beam"], outs["local"])
 
 
+@pytest.mark.slow
 def test_another_plan_is_refused_and_told(folder, model, tmp_path):
     kept = inodes(begun(folder, model, tmp_path / "out", [0], **KINDS["flat"]))
     with pytest.raises(OutputExistsError, match=r"--shuffle was not given, is 3"):
@@ -478,6 +480,7 @@ def test_without_beam_the_pip_command_is_named(folder, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_workers_compute_with_what_was_chosen(folder, model, tmp_path, monkeypatch):
     """TensorFlow Lite, which a worker that is not where the export was planned sets up by itself."""
     options = {**KINDS["flat"], "runtime": "lite"}

@@ -141,6 +141,7 @@ def test_an_export_is_what_the_model_says(digits, digits_model, tmp_path):
     assert tfzip.verify(export, digits_model) == []
 
 
+@pytest.mark.slow
 def test_batches_and_how_many_run_at_a_time_move_no_bit(digits, digits_model, tmp_path):
     one = exported(digits, digits_model, tmp_path / "a", batch_size=7, parallel=1)
     other = exported(digits, digits_model, tmp_path / "b", batch_size=32, parallel=3)
@@ -198,6 +199,7 @@ def test_the_faster_is_taken_and_told(digits, digits_model, tmp_path):
     assert export.manifest["batch_size"] == (light if taken else usual)["batch_size"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worth_it")
 def test_what_is_clearly_faster_needs_no_second_trial(digits, digits_model, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_CLEARLY", 0.0)
@@ -207,6 +209,7 @@ def test_what_is_clearly_faster_needs_no_second_trial(digits, digits_model, tmp_
     assert model_of(export)["lite"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worth_it")
 def test_a_large_model_is_not_converted_for_a_short_export(digits, digits_model, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_MODEL_A_SECOND", 1e-9)
@@ -215,6 +218,7 @@ def test_a_large_model_is_not_converted_for_a_short_export(digits, digits_model,
     assert run_of(tmp_path / "out")["trials"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worth_it")
 def test_a_model_that_lite_would_change_is_left_to_tensorflow(digits, tmp_path):
     options = {"scale": "raw", "task": "raw", "limit": 600}
@@ -226,6 +230,7 @@ def test_a_model_that_lite_would_change_is_left_to_tensorflow(digits, tmp_path):
     assert not (tmp_path / "lite").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worth_it")
 def test_tensorflow_is_kept_where_it_is_asked_for(digits, digits_model, tmp_path):
     export = exported(digits, digits_model, tmp_path / "out", runtime="tensorflow", limit=600)
@@ -240,6 +245,7 @@ def test_it_has_no_effect_on_predictions_made_elsewhere(digits, tmp_path):
         exported(digits, None, tmp_path / "out", limit=None, predictions=str(tmp_path / "scores.npy"))
 
 
+@pytest.mark.slow
 def test_whoever_goes_on_uses_what_was_used(digits, digits_files, tmp_path):
     """Without being told: the plan says it; what asks for another is refused."""
     options, stopped, whole = {"shard_records": 200}, tmp_path / "stopped", tmp_path / "whole"
