@@ -185,7 +185,8 @@ class _Search:
         job = self._job
         ready = predictor.lighten(job.predictor, job.parallel)
         try:
-            if not ready.lite or not _agree(self._plain, ready, tf.concat([self._pixels, _extremes(job)], 0)):
+            looked_at = (self._pixels, _extremes(job))  # apart: together they may be more than a model takes
+            if not ready.lite or not all(_agree(self._plain, ready, pixels) for pixels in looked_at):
                 return None
         except tf.errors.OpError:
             return None
