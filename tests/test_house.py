@@ -21,7 +21,7 @@ ORDER = [
     ["version"],
     ["colour", "defaults", "errors", "process", "interrupt"],
     ["naming", "storage"],
-    ["lock", "mix", "pillow", "run", "table"],
+    ["lock", "mix", "pillow", "run", "sink", "table"],
     ["record", "policy", "calibration"],
     ["lookup", "metadata"],
     ["framing", "schema", "formats", "entries", "manifest"],

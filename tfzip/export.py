@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tfzip import checkpoint, interrupt, naming, pairing, shard, storage
@@ -26,7 +27,7 @@ from tfzip.layout import Layout
 from tfzip.options import Options
 from tfzip.progress import Progress
 from tfzip.report import check_installed, report
-from tfzip.shard import Failed
+from tfzip.shard import Failed, Written
 from tfzip.sources import Listed, Stream, open_source, python
 
 if TYPE_CHECKING:
@@ -279,20 +280,52 @@ def _write_shards(job: Job, layout: Layout, done: list[Done]) -> None:
 
     failed = Failed([*job.source.rejected, *(failure for each in done for failure in each.failures)])
     outcomes = _Ahead(_numbered(job, pipeline.outcomes(job, done), first=len(done)))
-    finished = sum(each.slots for each in done) + len(job.source.rejected)
-    with Progress(job.images, quiet=job.options.quiet, done=finished) as progress:
+    slots = sum(each.slots for each in done) + len(job.source.rejected)
+    with Progress(job.images, quiet=job.options.quiet, done=slots) as progress, _Finishing(layout, done) as finishing:
         progress.update(0, failed.count)
 
         def see(outcome: Outcome) -> None:
             failed.add(outcome.failures)
             progress.update(len(outcome.slots), len(outcome.failures))
             failed.check(job.options, job.images)
+            finishing.look()
 
-        while outcomes.next is not None or len(done) < (job.plan.shards if job.plan else 1):
-            number = len(done)
+        number = len(done)
+        while outcomes.next is not None or number < (job.plan.shards if job.plan else 1):
             stop = int(job.plan.bounds[number + 1]) if job.plan else None
-            written = shard.write(job, layout.work_shard(number), outcomes.of(number, stop), see)
-            done.append(checkpoint.save_shard(layout, number, *written))
+            finishing.add(number, shard.write(job, layout.work_shard(number), outcomes.of(number, stop), see))
+            number += 1
+
+
+class _Finishing:
+    """Finishes each shard while the next is written, and adds it to those that are done. Use as a context manager."""
+
+    def __init__(self, layout: Layout, done: list[Done]) -> None:
+        self._layout, self._done = layout, done
+        self._thread = ThreadPoolExecutor(1)
+        self._finishing: Future[Done] | None = None
+
+    def add(self, number: int, written: Callable[[], Written]) -> None:
+        """Finish one, once the one before it is finished."""
+        self._wait()
+        self._finishing = self._thread.submit(lambda: checkpoint.save_shard(self._layout, number, *written()))
+
+    def look(self) -> None:
+        """Raise what finishing a shard raised, if it has."""
+        if self._finishing is not None and self._finishing.done():
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._finishing is not None:
+            self._done.append(self._finishing.result())
+            self._finishing = None
+
+    def __enter__(self) -> _Finishing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        with self._thread, contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self._wait()
 
 
 class _Ahead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,18 +28,21 @@ class Written(NamedTuple):
     texts: dict[str, Any]
 
 
-def write(job: Job, path: str, outcomes: Iterable[Outcome], see: Callable[[Outcome], None]) -> Written:
-    """Write the file of one shard.
+def write(job: Job, path: str, outcomes: Iterable[Outcome], see: Callable[[Outcome], None]) -> Callable[[], Written]:
+    """Write the records of one shard to its file.
 
     Args:
         job: that the shard is part of.
         path: of the file.
         outcomes: of the shard's batches, in order.
         see: is called with each, once its records are on their way; what it raises ends the export.
+
+    Returns what finishes the file, in any thread: it waits for the disk.
     """
     rows, slots, failures = [], 0, list[Failure]()
     formats: set[bytes] = set()
-    with ShardWriter(path, job.options.compression) as writer:
+    with contextlib.ExitStack() as opened:
+        writer = opened.enter_context(ShardWriter(path, job.options.compression))
         for outcome in outcomes:
             writer.write(outcome.rows.pop("serialized"))
             formats.update(outcome.rows.pop("format").tolist())
@@ -46,17 +50,23 @@ def write(job: Job, path: str, outcomes: Iterable[Outcome], see: Callable[[Outco
             slots += len(outcome.slots)
             failures += outcome.failures
             see(outcome)
-    job.source.check()
-    notes = {
-        "records": writer.records,
-        "bytes": writer.bytes,
-        "sha256": writer.sha256,
-        "slots": slots,
-        "failures": failures,
-        "formats": sorted(name.decode() for name in formats),
-    }
-    columns, texts = _rows(job, rows, writer.records)
-    return Written(notes, {**columns, **writer.locations}, texts)
+        job.source.check()
+        closing = opened.pop_all()
+
+    def finish() -> Written:
+        closing.close()
+        notes = {
+            "records": writer.records,
+            "bytes": writer.bytes,
+            "sha256": writer.sha256,
+            "slots": slots,
+            "failures": failures,
+            "formats": sorted(name.decode() for name in formats),
+        }
+        columns, texts = _rows(job, rows, writer.records)
+        return Written(notes, {**columns, **writer.locations}, texts)
+
+    return finish
 
 
 class Failed:

@@ -130,7 +130,7 @@ class _Worker:
             failed.add(outcome.failures)
             failed.check(task.options, self.listing.images)
 
-        return shard.write(part, path, self._graphs.outcomes(part, arrays), see)
+        return shard.write(part, path, self._graphs.outcomes(part, arrays), see)()
 
 
 def current(task: Task) -> Listing:
