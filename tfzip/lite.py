@@ -65,26 +65,25 @@ class _Model(NamedTuple):
 
     @classmethod
     def of(cls, function: Any) -> _Model:
-        """Convert it for a set number of images: then all shapes are known, and what hangs on them."""
-        fixed = _for_some(function)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], tf.Module())
-        converter.experimental_lower_to_saved_model = False  # a detour, which takes a quarter of the time
-        return cls(converter.convert(), [tensor.op.name for tensor in fixed.outputs])
+        """Convert it for as many images as are computed together: then all shapes are known, and what hangs on them.
+
+        The converter of TensorFlow 1 takes a graph as it is. That of TensorFlow 2 makes it free of variables again, and
+        takes twice the time.
+        """
+        (spec,), _ = function.structured_input_signature
+        graph_def, given = function.graph.as_graph_def(), function.inputs[0].name
+        wanted = [tensor.name for tensor in function.outputs]
+        with tf.Graph().as_default() as graph:
+            pixels = tf.compat.v1.placeholder(spec.dtype, (_together(spec), *spec.shape[1:]))
+            outputs = tf.graph_util.import_graph_def(graph_def, {given: pixels}, wanted, name="")
+            converter = tf.compat.v1.lite.TFLiteConverter(graph.as_graph_def(), [pixels], outputs)
+            return cls(converter.convert(), [tensor.op.name for tensor in outputs])
 
 
-def _for_some(function: Any) -> Any:
-    """The function for as many images as are computed together."""
-    (spec,), _ = function.structured_input_signature
+def _together(spec: tf.TensorSpec) -> int:
+    """How many images are computed together."""
     fitting = max(1, _PIXELS_AT_ONCE // (spec.shape[1] * spec.shape[2]))
-    together = min(_MOST_AT_ONCE, 1 << (fitting.bit_length() - 1))
-    graph_def, given = function.graph.as_graph_def(), function.inputs[0].name
-    wanted = [tensor.name for tensor in function.outputs]
-
-    def call(pixels: tf.Tensor) -> Any:
-        return tf.graph_util.import_graph_def(graph_def, {given: pixels}, wanted, name="")
-
-    some = tf.TensorSpec((together, *spec.shape[1:]), spec.dtype)
-    return tf.function(call, input_signature=[some], autograph=False).get_concrete_function()
+    return min(_MOST_AT_ONCE, 1 << (fitting.bit_length() - 1))
 
 
 class _Interpreters:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
@@ -42,8 +43,13 @@ _LITE_BATCH = 4
 _SHARE = 1 / 20
 _TRIAL = 0.4  # seconds over which a rate is measured
 _BETTER = 1.05  # how much faster another choice has to be: less is noise
-_CLEARLY = 1.25  # how much faster than what one call let expect, so that no trial needs to show it
+_CLEARLY = 1.1  # how much faster a call by itself has to be, so that no trial needs to show it
+_CALLS = 3  # by themselves, of which the fastest counts
 _LOOKED_AT = 32  # items among which those to try a model on are sought
+
+
+Outputs = Mapping[str, Any]
+"""What a model gives for a batch, by name."""
 
 
 class Trial(NamedTuple):
@@ -69,10 +75,10 @@ def tune(job: Job) -> tuple[Job, list[Trial]]:
         return job, []
     try:
         pixels = _pixels(job)
-        plain, job = job.predictor, _frozen(job, pixels)
+        plain, (outputs, job) = job.predictor, _frozen(job, pixels)
         if job.devices:  # a trial on CPUs tells nothing of them
             return job, []
-        search = _Search(job, plain, pixels)
+        search = _Search(job, plain, pixels, outputs)
         return search.best(), search.trials
     except UsageError:
         raise
@@ -86,14 +92,15 @@ def _refuse_lite(job: Job) -> Job:
     )
 
 
-def _frozen(job: Job, pixels: tf.Tensor) -> Job:
-    """The job with its model frozen if that changes nothing."""
-    ready = predictor.freeze(job.predictor)
-    return dataclasses.replace(job, predictor=ready) if ready.frozen and _agree(job.predictor, ready, pixels) else job
-
-
-def _agree(one: Predictor, other: Predictor, pixels: tf.Tensor) -> bool:
-    return frozen.agree(one.function(pixels), other.function(pixels))
+def _frozen(job: Job, pixels: tf.Tensor) -> tuple[Outputs, Job]:
+    """What the model gives for the pixels, and the job with it frozen if that changes nothing."""
+    with ThreadPoolExecutor(1) as beside:
+        calling = beside.submit(job.predictor.function, pixels)  # the first call takes long
+        ready = predictor.freeze(job.predictor)
+        found = ready.function(pixels) if ready.frozen else None
+    outputs: Outputs = calling.result()
+    agree = found is not None and frozen.agree(outputs, found)
+    return outputs, dataclasses.replace(job, predictor=ready) if agree else job
 
 
 def _pixels(job: Job) -> tf.Tensor:
@@ -140,8 +147,8 @@ class _Search:
     Then what TensorFlow Lite makes of the same batches is compared.
     """
 
-    def __init__(self, job: Job, plain: Predictor, pixels: tf.Tensor) -> None:
-        self._job, self._plain, self._pixels = job, plain, pixels
+    def __init__(self, job: Job, plain: Predictor, pixels: tf.Tensor, outputs: Outputs) -> None:
+        self._job, self._plain, self._pixels, self._outputs = job, plain, pixels, outputs
         self.trials: list[Trial] = []
         self._seconds = self._deadline = 0.0
 
@@ -149,7 +156,7 @@ class _Search:
         """The job with the best choice found; as it is where there is nothing to choose, or no time."""
         runtime, expected = self._job.options.runtime, 0.0
         if self._job.images is not None:
-            self._seconds = self._an_image()
+            self._seconds = self._an_image(self._job)
             expected = self._seconds * self._job.images / self._job.parallel
         if expected >= WORTH_TUNING:
             self._deadline = time.monotonic() + _SHARE * expected
@@ -169,12 +176,11 @@ class _Search:
         usual, lightened = self._job, self._lightened()
         if lightened is None:
             return usual
-        self._deadline, self._job = math.inf, lightened  # this takes less than the conversion took
-        lite = self._measured(lightened.batch_size, lightened.parallel)
-        if lite and lite.images_per_second > _CLEARLY * usual.parallel / self._seconds:
+        alone, lite_alone = self._alone(usual), self._alone(lightened)
+        if lite_alone.images_per_second > _CLEARLY * alone.images_per_second:
             return lightened
-        self._job = usual
-        tensorflow = self._measured(usual.batch_size, usual.parallel)
+        self._deadline = math.inf  # this takes less than the conversion took
+        tensorflow, lite = (self._measured(job, job.batch_size, job.parallel) for job in (usual, lightened))
         return lightened if tensorflow and self._faster(tensorflow, lite) == lite else usual
 
     def _lightened(self) -> Job | None:
@@ -185,14 +191,20 @@ class _Search:
         job = self._job
         ready = predictor.lighten(job.predictor, job.parallel)
         try:
-            looked_at = (self._pixels, _extremes(job))  # apart: together they may be more than a model takes
-            if not ready.lite or not all(_agree(self._plain, ready, pixels) for pixels in looked_at):
+            if not ready.lite or not self._agrees(ready):
                 return None
         except tf.errors.OpError:
             return None
         largest = min(LARGEST_BATCH, job.options.shard_records)
         size = min(largest, _LITE_BATCH * job.batch_size) if self._any_batch else job.batch_size
         return dataclasses.replace(job, predictor=ready, batch_size=size)
+
+    def _agrees(self, ready: Predictor) -> bool:
+        """Whether it gives what the plain model gives."""
+        if not frozen.agree(self._outputs, ready.function(self._pixels)):
+            return False
+        extremes = _extremes(self._job)  # apart: together they may be more than a model takes
+        return frozen.agree(self._plain.function(extremes), ready.function(extremes))
 
     @property
     def _any_batch(self) -> bool:
@@ -202,26 +214,30 @@ class _Search:
         """The job with the best batches found."""
         job = self._job
         any_parallel = job.options.parallel == "auto" and job.parallel > 1
-        best = self._measured(job.batch_size, job.parallel) if self._any_batch or any_parallel else None
+        best = self._measured(job, job.batch_size, job.parallel) if self._any_batch or any_parallel else None
         if best is None:
             return job
         if self._any_batch:
             doubled = self._climbed(best, 2)
             best = doubled if doubled != best else self._climbed(best, 0.5)
         if any_parallel:  # two threads of one core may be slower than one
-            best = self._faster(best, self._measured(best.batch_size, job.parallel // 2))
+            best = self._faster(best, self._measured(job, best.batch_size, job.parallel // 2))
         return dataclasses.replace(job, batch_size=best.batch_size, parallel=best.parallel)
 
-    def _an_image(self) -> float:
-        """Seconds that the model takes for an image, about."""
+    def _an_image(self, job: Job) -> float:
+        """Seconds that the model takes for an image, about: a call by itself, of a batch."""
         started = time.monotonic()
-        self._job.predictor.function(self._pixels)
+        job.predictor.function(self._pixels)
         return (time.monotonic() - started) / len(self._pixels)
+
+    def _alone(self, job: Job) -> Trial:
+        """What such calls give."""
+        return self._note(job, len(self._pixels), 1, 1 / min(self._an_image(job) for _ in range(_CALLS)))
 
     def _climbed(self, best: Trial, factor: float) -> Trial:
         largest = min(LARGEST_BATCH, self._job.options.shard_records)
         while 1 <= (size := int(best.batch_size * factor)) <= largest:
-            tried = self._faster(best, self._measured(size, best.parallel))
+            tried = self._faster(best, self._measured(self._job, size, best.parallel))
             if tried == best:
                 break
             best = tried
@@ -231,12 +247,12 @@ class _Search:
     def _faster(best: Trial, tried: Trial | None) -> Trial:
         return tried if tried and tried.images_per_second > _BETTER * best.images_per_second else best
 
-    def _measured(self, batch_size: int, parallel: int) -> Trial | None:
+    def _measured(self, job: Job, batch_size: int, parallel: int) -> Trial | None:
         """Run the model on a batch again and again, as the export will; None where no time is left for it."""
         least = 4 * batch_size * self._seconds  # each thread does two to warm up, and two that count
         if time.monotonic() + max(least, _TRIAL) > self._deadline:
             return None
-        function, pixels = self._job.predictor.function, _repeated(self._pixels, batch_size)
+        function, pixels = job.predictor.function, _repeated(self._pixels, batch_size)
         batches = tf.data.Dataset.range(2**62).map(lambda _: function(pixels), parallel).with_options(threading())
         done, arrivals = 0, iter(batches)
         for _ in range(2 * parallel):  # the first ones of a size take much longer
@@ -245,6 +261,9 @@ class _Search:
         while (seconds := time.monotonic() - started) < _TRIAL or done < 2 * parallel:
             next(arrivals)
             done += 1
-        runtime = "lite" if self._job.predictor.lite else "tensorflow"
-        self.trials.append(Trial(batch_size, parallel, round(done * batch_size / seconds, 1), runtime))
+        return self._note(job, batch_size, parallel, done * batch_size / seconds)
+
+    def _note(self, job: Job, batch_size: int, parallel: int, images_per_second: float) -> Trial:
+        runtime = "lite" if job.predictor.lite else "tensorflow"
+        self.trials.append(Trial(batch_size, parallel, round(images_per_second, 1), runtime))
         return self.trials[-1]
