@@ -44,6 +44,13 @@ def test_a_ratio_is_of_rounds_and_what_fails_leaves_with_its_reason():
     assert "not measured: NoError: it is gone" in shown
 
 
+def test_what_was_killed_is_told_as_that_and_not_by_what_it_warned_of():
+    measure = importlib.import_module("benchmark.measure")
+    code = "import os, sys; print('SomeError: only a warning', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    with pytest.raises(measure.FailedError, match=r"^SIGKILL ended it$"):
+        measure.process(sys.executable, "-c", code)
+
+
 @pytest.mark.slow
 def test_a_short_run_measures_tfzip_and_a_peer(tmp_path):
     told = tmp_path / "told.json"

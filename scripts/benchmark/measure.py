@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def process(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, env=environment, check=False)
     except subprocess.TimeoutExpired:
         raise FailedError(f"it took more than {LONGEST} seconds") from None
+    if done.returncode < 0:
+        raise FailedError(f"{signal.Signals(-done.returncode).name} ended it")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise FailedError(_reason(lines))
