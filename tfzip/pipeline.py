@@ -234,9 +234,9 @@ def _items(job: Job, first: int, batches: Batches | None = None) -> Any:
     """Batches of items as the source has them: their slots from `first` on; from a stream all that it gave."""
     source, limit = job.source, job.options.limit
     if isinstance(source, Stream):
-        items = source.elements().take(-1 if limit is None else limit).enumerate(source.first)
+        items = source.elements().take(-1 if limit is None else limit).enumerate(source.first).batch(job.batch_size)
         numbered = items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item}))
-        return numbered.batch(job.batch_size).prefetch(2)  # what comes in order has a thread of its own
+        return numbered.prefetch(2)  # what comes in order has a thread of its own
     assert job.plan is not None
     bounds = tf.data.Dataset.from_tensor_slices(batches or job.plan.batches(job.batch_size, first))
     return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
