@@ -291,6 +291,7 @@ def test_a_signal_stops_at_once_and_says_how_to_go_on(workshop, digits, tmp_path
     assert sorted(path.name for path in out.iterdir()) == [".tfzip"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_what_calls_python_from_the_graph(digits, tmp_path, number):
     (tmp_path / "calling.py").write_text(
@@ -340,6 +341,7 @@ def test_signals_that_are_ignored_or_others_stop_nothing(digits, tmp_path):
     assert (done.returncode, len(tfzip.open(tmp_path / "out"))) == (0, 1), done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_what_computes_and_computes(digits, tmp_path):
     """A model that never comes back, in code that Python cannot interrupt."""
     (tmp_path / "endless.py").write_text(
@@ -394,6 +396,7 @@ def test_every_option_of_the_command_is_an_option_of_the_call():
         assert getattr(parsed, field.name) == field.default, field.name
 
 
+@pytest.mark.slow
 def test_the_demo_goes_round_the_loop_and_says_what_it_gains(tmp_path):
     done = run("demo", "--seeds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

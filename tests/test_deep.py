@@ -217,10 +217,10 @@ def different(export):
     return 0, other
 
 
-SLOW = ("multiclass", "preprocess", "half precision", "an open size", "a fixed batch", "a saved model")
+QUICK = ("a file", "binary")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in MODELS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in MODELS])
 def test_two_predictions_that_were_swapped_are_seen_and_no_honest_one_is_doubted(made, tmp_path, name):
     export, model, again = made(name)
     assert len(export) == (COUNT if name == "bytes" else COUNT + 1)
@@ -308,6 +308,7 @@ def undecided(pixels):
     return tf.tile([[0.5, 0.5, 0.2]], (tf.shape(pixels)[0], 1))
 
 
+@pytest.mark.slow
 def test_what_a_rounding_decides_is_no_difference(few, tmp_path):
     options = {"scale": "raw", "quiet": True, "scores": "probabilities", "limit": 3}
     model = taking(undecided)

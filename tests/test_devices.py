@@ -59,7 +59,7 @@ def exported(photos, model, out, names, *more):
     return done.stderr
 
 
-@pytest.mark.parametrize("names", ["CPU:0", "cpu:1,CPU:0"])
+@pytest.mark.parametrize("names", ["CPU:0", pytest.param("cpu:1,CPU:0", marks=pytest.mark.slow)])
 def test_every_file_is_the_same_as_when_the_model_is_in_the_graph(photos, digits_files, tmp_path, names):
     inside, beside = tmp_path / "inside", tmp_path / "beside"
     said = [exported(photos, digits_files["keras"], out, on) for out, on in ((inside, "cpu"), (beside, names))]
@@ -93,6 +93,7 @@ def test_a_model_that_keeps_state_gets_its_batches_in_order(photos, tmp_path):
     assert beside == inside
 
 
+@pytest.mark.slow
 def test_one_device_is_used_and_told_where_variables_keep_a_model_from_being_on_two(photos, tmp_path):
     class Counting(tf.Module):
         def __init__(self):
@@ -123,6 +124,7 @@ def test_a_source_that_breaks_ends_the_export_after_what_came_before(digits, dig
     assert killed.finished(tmp_path / "CPU:0") == killed.finished(tmp_path / "cpu") > 2
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_on_an_image_fails_on_that_alone(digits, tmp_path):
     class Picky(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1))])

@@ -272,6 +272,7 @@ def weak(digits_model):
     return model
 
 
+@pytest.mark.slow
 def test_round_after_round_is_one_command_each(digits, digits_files, weak, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weak.save("weak.keras")

@@ -433,6 +433,7 @@ TRANSFERRED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "way"),
     [(name, "keras") for name in TRANSFERRED] + [("on its own", "export"), ("after augmentation", "module")],

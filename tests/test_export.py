@@ -165,6 +165,7 @@ def test_the_same_export_twice_has_the_same_bytes(photographs, photographs_model
     assert [name for name, content in contents[0].items() if contents[1][name] != content] == []
 
 
+@pytest.mark.slow
 def test_how_many_batches_run_at_a_time_changes_no_byte_of_a_shard(photographs, photographs_model, tmp_path):
     exports = [
         tfzip.export(
@@ -181,6 +182,7 @@ def test_how_many_batches_run_at_a_time_changes_no_byte_of_a_shard(photographs, 
     assert len({export.manifest["shards"][0]["sha256"] for export in exports}) == 1
 
 
+@pytest.mark.slow
 def test_a_fault_that_passes_changes_no_byte(photographs, photographs_model, tmp_path):
     faults = []
 

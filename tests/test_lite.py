@@ -163,6 +163,7 @@ def test_a_gpu_is_not_for_it(digits, digits_model, tmp_path):
         exported(digits, digits_model, tmp_path / "out", devices="CPU:0")
 
 
+@pytest.mark.slow
 def test_what_fails_fails_alone(digits, digits_model, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

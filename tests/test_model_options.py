@@ -219,6 +219,7 @@ def test_an_application_with_weights_of_a_file_knows_its_own_scale(suffix, mobil
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_weights_in_an_application_have_the_same_fingerprint(mobilenet, tmp_path):
     path = str(tmp_path / "mobilenet.weights.h5")
     mobilenet.save_weights(path)
@@ -262,6 +263,7 @@ FUNCTIONS = """
 """
 
 
+@pytest.mark.slow
 def test_the_fingerprint_of_a_function_is_the_same_in_another_process(module, tmp_path):
     name = module(FUNCTIONS)
     code = f"""

@@ -596,6 +596,7 @@ def load_elsewhere(given, backend, code=LOAD):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_keras_on_another_backend_is_told_what_to_set(files):
     told = load_elsewhere([files["keras"], files["h5"], "object"], "numpy", STUB + LOAD)
     assert len(told) == 3

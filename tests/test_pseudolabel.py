@@ -52,6 +52,7 @@ def test_it_is_what_is_chosen_in_the_order_of_the_export(labelled, pixels):
     assert [spec.dtype for spec in dataset.element_spec] == [tf.float32, tf.int64, tf.float32]
 
 
+@pytest.mark.slow
 def test_fitted_with_it_a_model_gets_the_weights_it_gets_from_the_same_arrays(labelled, pixels):
     import keras
 
@@ -128,6 +129,7 @@ def test_soft_labels_and_the_truth(labelled):
     assert truths.tolist() == labelled.metadata["truth"].tolist()
 
 
+@pytest.mark.slow
 def test_the_image_is_what_the_model_had(photographs, tmp_path):
     seen = []
 
@@ -150,6 +152,7 @@ def test_the_image_is_what_the_model_had(photographs, tmp_path):
     assert raw.max() > 100
 
 
+@pytest.mark.slow
 def test_mixed_with_labelled_images_at_a_ratio(labelled, pixels):
     held = {pixels[record.filename].tobytes() for record in labelled.records()}
     others = {image.tobytes(): (image, name) for name, image in pixels.items() if image.tobytes() not in held}

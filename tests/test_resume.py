@@ -57,9 +57,8 @@ def stopped(source, model, out, options, shards):
     assert killed.finished(out) >= shards
 
 
-@pytest.mark.parametrize(
-    ("kills", "shard_records"), [(4, 40), pytest.param(30, 6, marks=pytest.mark.slow)], ids=["4", "30"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "shard_records"), [(4, 40), (30, 6)], ids=["4", "30"])
 def test_killed_at_random_moments_it_ends_as_undisturbed(digits, model, undisturbed, tmp_path, kills, shard_records):
     options = {**SHARDS, "shard_records": shard_records}
     out, expected = tmp_path / "out", undisturbed(**options)
@@ -95,6 +94,7 @@ def test_the_interrupt_of_a_call_tells_how_to_go_on(digits, model, tmp_path):
     assert (tmp_path / "out.said").read_text() == "interrupted; the same command goes on after what is finished"
 
 
+@pytest.mark.slow
 def test_stopped_before_a_shard_is_finished_it_may_become_another(digits, model, tmp_path):
     out = tmp_path / "out"
     for dies_at in itertools.count():
@@ -149,6 +149,7 @@ class Counting(tf.Module):
         return tf.stack([1 / places, 1 - 1 / places], 1)
 
 
+@pytest.mark.slow
 def test_a_model_that_keeps_state_begins_anew(digits, tmp_path):
     saved, out = str(tmp_path / "saved"), tmp_path / "out"
     tf.saved_model.save(Counting(), saved)
@@ -251,7 +252,8 @@ def test_a_stream_is_read_again_up_to_where_it_was(pictures, model, tmp_path, ki
         assert len(export) == len(pictures) - 1
 
 
-@pytest.mark.parametrize("place", [0, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 50])
 def test_a_stream_that_gives_something_else_is_refused(pictures, model, tmp_path, place):
     out, options = tmp_path / "out", {"batch_size": 4, "shard_records": 48}
     stopped(Items(pictures), model, out, options, 2)
@@ -284,6 +286,7 @@ def test_a_stream_that_has_grown_after_its_end_is_refused(pictures, model, tmp_p
 # What changed meanwhile.
 
 
+@pytest.mark.slow
 def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model, tmp_path, capsys):
     folder = shutil.copytree(digits[0], tmp_path / "in")
     out = tmp_path / "out"
@@ -310,6 +313,7 @@ def test_items_that_changed_or_vanished_fail_and_new_ones_stay_out(digits, model
     assert tfzip.verify(export) == []
 
 
+@pytest.mark.slow
 def test_another_call_is_refused_with_its_differences(digits, digits_files, model, tmp_path):
     out = tmp_path / "out"
     stopped(str(digits[0]), model, out, SHARDS, 2)
@@ -331,6 +335,7 @@ def test_another_call_is_refused_with_its_differences(digits, digits_files, mode
     assert len(tfzip.export(str(digits[0]), model, str(out), quiet=True, **{**SHARDS, **free})) == 1797
 
 
+@pytest.mark.slow
 def test_another_folder_or_table_is_refused(digits, model, tmp_path):
     out, how = tmp_path / "out", {**FEW, "limit": None}
     stopped(str(digits[0]), model, out, how, 2)
@@ -453,6 +458,7 @@ def test_a_folder_that_goes_away_is_told_of(digits, model, tmp_path):
     assert f"OutputError: {out} can no longer be written" in (tmp_path / "out.said").read_text()
 
 
+@pytest.mark.slow
 def test_elsewhere_than_on_a_disk_it_goes_on_too(pictures, model):
     def broken():
         yield from pictures[:200]

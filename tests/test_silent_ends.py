@@ -219,6 +219,7 @@ def test_a_fault_that_passes_costs_no_record_of_any_source(few, tmp_path, kind):
 # A name that came before the export was stopped, and again after it went on.
 
 
+@pytest.mark.slow
 def test_a_name_that_a_stream_gave_before_it_was_stopped_is_known_when_it_goes_on(few, tmp_path):
     pairs = [(f"{number % 170}.png", few.encoded[number % COUNT]) for number in range(200)]
 

@@ -134,6 +134,7 @@ def layouts(draw):
 NOISE = np.random.default_rng(1).integers(0, 256, 14_000_000, np.uint8).tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(layouts())
 def test_pieces_of_a_compressed_file_are_those_of_what_it_holds(tmp_path_factory, layout):

@@ -204,6 +204,7 @@ def test_the_code_in_the_readme(exports, reader, kind):
     assert compared(exports[kind], dataset) == 120
 
 
+@pytest.mark.slow
 def test_the_script_in_the_readme(exports, tmp_path):
     """As a newcomer runs it: with nothing imported before."""
     tfzip.select(exports["gzip"], tmp_path / "pseudo", min_confidence=0.2, validation=0.3)
@@ -225,6 +226,7 @@ def test_loaded_by_name(digits, digits_model, tmp_path):
     assert compared(export, dataset) == info.splits["train"].num_examples == 30
 
 
+@pytest.mark.slow
 def test_several_folders_are_one_data_set(exports, tmp_path):
     export = exports["plain"]
     chosen = tfzip.select(export, tmp_path / "chosen", min_confidence=0.2, validation=0.3)

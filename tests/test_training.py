@@ -97,7 +97,8 @@ def test_the_script_has_twenty_lines_and_runs_where_there_is_no_tfzip(script, tm
     assert "ModuleNotFoundError: import of tfzip" in done.stderr
 
 
-@pytest.mark.parametrize("images", [pytest.param("other_digits", marks=pytest.mark.slow), "faces"])
+@pytest.mark.slow
+@pytest.mark.parametrize("images", ["other_digits", "faces"])
 def test_plain_tf_data_trains_a_student_that_the_truth_judges(images, script, tmp_path, capsys, request):
     given = request.getfixturevalue(images)
     names, student = np.unique(given.classes), str(tmp_path / "student.keras")

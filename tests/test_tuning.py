@@ -123,6 +123,7 @@ def test_freezing_is_judged_by_the_images_of_the_folder(digits, digits_model, tm
     np.testing.assert_array_equal(tuning._pixels(job), job.prepare(tf.cast(decoded, job.predictor.input.dtype)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worth_it")
 def test_whoever_goes_on_keeps_the_choice(digits, digits_files, tmp_path):
     """The child chooses by its rule: here other batches would be taken, which its plan forbids."""
