@@ -7,7 +7,6 @@ import io
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 from tfzip import storage
 
@@ -19,8 +18,8 @@ _SYNCED = 1 << 24  # bytes after which they are brought to the disk: all at the 
 class Sink:
     """A file that grows. One thread writes, another hashes the same bytes, and a third brings them to the disk.
 
-    What one of them raises is raised by a later `write`, or when it closes. Use as a context manager; `sha256` is
-    complete when it has closed.
+    What one of them raises is raised by a later `write`, or by `close`, after which `sha256` is complete; who does
+    not close it has to `abandon` it.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,14 +89,3 @@ class Sink:
         for pool in (self._writer, self._hasher, self._syncer):
             pool.shutdown()
         self._file.close()
-
-    def __enter__(self) -> Sink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
