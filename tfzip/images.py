@@ -72,8 +72,8 @@ def decode_usual(
     """
     side, codecs = math.isqrt(bound.pixels), _codecs(channels, alpha)
     is_png = _is_small_png(encoded, side) if "png" in codecs else tf.constant(False)
-    shape = _jpeg_shape_unless(is_png, encoded)  # an error if it is neither
-    usual = _only_if(_fits(shape, side, channels) if codecs else tf.constant(False), encoded)
+    is_jpeg = _begins_as_jpeg(encoded) if "jpeg" in codecs else tf.constant(False)
+    usual = _only_if(is_png | (is_jpeg & _fits(_jpeg_shape_if(is_jpeg, encoded), side, channels)), encoded)
     if least is None:
         image = _decode_image(usual, channels)
     else:
@@ -100,7 +100,7 @@ def _decode_jpeg_at(encoded: tf.Tensor, channels: int, least: tuple[int, int]) -
 def size_of(encoded: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Int64 [2], height and width of a file of which `image` was made, at whatever size that is if it is a JPEG."""
     return tf.cond(
-        tf.strings.substr(encoded, 0, 3) == _JPEG,
+        _begins_as_jpeg(encoded),
         lambda: tf.image.extract_jpeg_shape(encoded, tf.int64)[:2],
         lambda: tf.shape(image, tf.int64)[:2],
     )
@@ -140,16 +140,23 @@ def size_usual(encoded: tf.Tensor, bound: Bound = USUAL) -> tf.Tensor:
 
     Any other is an InvalidArgumentError.
     """
-    is_png = _is_whole_png(encoded)
-    usual = _only_if(is_png | _is_whole_jpeg(encoded), encoded)
-    jpeg = _jpeg_shape_unless(is_png, usual)[:2]
+    is_png, is_jpeg = _is_whole_png(encoded), _is_whole_jpeg(encoded)
+    usual = _only_if(is_png | is_jpeg, encoded)
+    jpeg = _jpeg_shape_if(is_jpeg, usual)[:2]
     return checked(tf.where(is_png, _png_size(usual), tf.cast(jpeg, tf.int64)), bound)
 
 
-def _jpeg_shape_unless(is_png: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """Int32 [3], a JPEG's height, width and channels, all within its first MiB; of a PNG any."""
+def _jpeg_shape_if(is_jpeg: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+    """Int32 [3], a JPEG's height, width and channels, all within its first MiB; of what is no JPEG any.
+
+    Of that libjpeg would write to standard error.
+    """
     head = tf.strings.substr(encoded, 0, _LONGEST_HEAD)  # the choice copies it
-    return tf.image.extract_jpeg_shape(tf.where(is_png, _LEAST_JPEG, head))
+    return tf.image.extract_jpeg_shape(tf.where(is_jpeg, head, _LEAST_JPEG))
+
+
+def _begins_as_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(encoded, 0, len(_JPEG)) == _JPEG
 
 
 def _is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -211,7 +218,7 @@ def _is_small_png(encoded: tf.Tensor, side: int) -> tf.Tensor:
 def _is_small_jpeg(encoded: tf.Tensor, side: int, channels: int) -> tf.Tensor:
     """Whether these are a JPEG that claims no longer sides, and can be so many channels: CMYK cannot be grey."""
     return tf.cond(
-        tf.strings.substr(encoded, 0, 3) == _JPEG,
+        _begins_as_jpeg(encoded),
         lambda: _fits(tf.image.extract_jpeg_shape(encoded), side, channels),
         lambda: tf.constant(False),
     )
