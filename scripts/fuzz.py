@@ -332,7 +332,7 @@ def images_of(path: str, content: bytes) -> Iterator[tuple[str, bytes]]:
         read = tf.autograph.experimental.do_not_convert(source.reader())
         items = tf.data.Dataset.range(len(source.filenames)).map(read).ignore_errors()
     else:
-        items = source.elements()
+        items = source.batches(1).unbatch()
     with contextlib.suppress(tf.errors.OpError):
         for item in items.as_numpy_iterator():
             yield item["filename"].decode("utf-8", "surrogateescape"), item["encoded"]

@@ -38,7 +38,7 @@ ORDER = [
     ["rules"],
     ["selection"],
     ["select"],
-    ["sources.columns", "sources.region", "sources.source", "sources.spooled", "sources.tar"],
+    ["sources.columns", "sources.feed", "sources.region", "sources.source", "sources.spooled", "sources.tar"],
     ["sources.folder", "sources.table"],
     [
         "sources.archive",
@@ -52,7 +52,7 @@ ORDER = [
     ["sources.pieces"],
     ["sources"],
     ["decode", "encode", "graph", "pairing", "truth"],
-    ["inputs", "parsing", "effects", "evidence", "frozen", "lite", "devices", "models.model", "straight"],
+    ["inputs", "parsing", "effects", "evidence", "frozen", "lite", "devices", "models.model", "straight", "unusual"],
     ["models.keras", "models.function"],
     ["models.saved_model"],
     ["models"],

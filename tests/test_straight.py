@@ -1,13 +1,17 @@
 """A map that stays on one thread gives what `Dataset.map` gives, and is used for most images of most sources."""
 
+import io
+import itertools
 import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import operations
+from PIL import Image
 
-from tfzip import pipeline, straight
+import tfzip
+from tfzip import pipeline, straight, unusual
 from tfzip.job import prepare
 from tfzip.options import Options
 from tfzip.sources import open_source
@@ -69,26 +73,125 @@ def test_the_pool_of_threads_is_left_out_only_where_it_can_be():
     assert uses_pool(lambda number: {"number": called(number)})
 
 
-def is_one_thread(stages):
-    """Whether an export's graph reads and decodes without changing threads."""
-    return straight.is_straight(traced(stages.read_and_decode, {"slot": tf.TensorSpec((), tf.int64)}))
+def is_one_thread(function, spec):
+    """Whether an export's graph does this to each item without changing threads."""
+    item = {name: tf.TensorSpec(batch.shape[1:], batch.dtype) for name, batch in spec.items()}
+    return straight.is_straight(traced(function, item))
 
 
-@pytest.mark.parametrize("form", ["folder", "glob", "list", "tar", "given"])
-def test_most_images_of_most_sources_are_read_and_decoded_on_one_thread(form, digits, digits_model, tmp_path):
-    folder = digits[0] / "3"
+def sources(folder, tmp_path):
+    """The digits of a folder in many forms."""
     names = sorted(path.name for path in folder.glob("*.png"))
+    images = {name: (folder / name).read_bytes() for name in names}
     (tmp_path / "list.txt").write_text("".join(f"{folder / name}\n" for name in names))
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive, tarfile.open(tmp_path / "x.tar.gz", "w:gz") as gzipped:
         for name in names:
             archive.add(folder / name, name)
-    np.save(tmp_path / "labels.npy", np.arange(len(names)))
-    source = {"glob": f"{folder}/*.png", "list": f"{tmp_path}/list.txt", "tar": f"{tmp_path}/x.tar"}.get(
-        form, str(folder)
-    )
+            gzipped.add(folder / name, name)
+    with tf.io.TFRecordWriter(f"{tmp_path}/x.tfrecord") as writer:
+        for name, image in images.items():
+            keys = {"image/encoded": image, "image/filename": name.encode()}
+            features = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in keys.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    columns = {"image": list(images.values()), "filename": names}
+    return {
+        "folder": str(folder),
+        "glob": f"{folder}/*.png",
+        "list": f"{tmp_path}/list.txt",
+        "tar": f"{tmp_path}/x.tar",
+        "gzipped tar": f"{tmp_path}/x.tar.gz",
+        "TFRecords": f"tfrecord:{tmp_path}/x.tfrecord",
+        "dataset": tf.data.Dataset.from_tensor_slices(columns),
+        "bytes": iter(images.items()),
+        "paths": ((name, folder / name) for name in names),
+        "given": str(folder),
+    }
+
+
+FORMS = ["folder", "glob", "list", "tar", "gzipped tar", "TFRecords", "dataset", "bytes", "paths", "given"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_most_images_of_every_source_are_read_and_decoded_on_one_thread(form, digits, digits_model, tmp_path):
+    source = sources(digits[0] / "3", tmp_path)[form]
+    np.save(tmp_path / "labels.npy", np.arange(len(list((digits[0] / "3").glob("*.png")))))
     options = Options(quiet=True, predictions=f"{tmp_path}/labels.npy" if form == "given" else None)
     job = prepare(open_source(source, options), None if form == "given" else digits_model, options)
-    usual = pipeline.Stages(job, only_usual=True)
-    assert is_one_thread(usual)
-    assert not is_one_thread(pipeline.Stages(job))
-    assert ("DecodeImage" in operations(usual.dataset())) == (form != "given")
+    stages = pipeline.Stages(job, only_usual=True)
+    dataset = stages.dataset()
+    items, _ = dataset.element_spec
+    assert is_one_thread(stages.read_and_decode_usual, items)
+    assert not is_one_thread(stages.read_and_decode, items)
+    assert ("DecodeImage" in operations(dataset)) == (form != "given")
+
+
+@pytest.fixture
+def odd():
+    """Images of which every third is unusual: a GIF, a BMP, a NumPy array."""
+    rng, images = np.random.default_rng(0), {}
+    for number in range(24):
+        picture, file = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)), io.BytesIO()
+        if number % 9 == 6:
+            np.save(file, np.asarray(picture))
+        else:
+            picture.save(file, {0: "GIF", 3: "BMP"}.get(number % 9, "PNG" if number % 2 else "JPEG"))
+        images[f"{number:02}.jpg"] = file.getvalue()
+    return images
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """What is built, from now on, for images that few have."""
+    found, build = [], unusual._built.__wrapped__
+    monkeypatch.setattr(unusual, "_built", lambda **how: found.append(how) or build(**how))
+    return found
+
+
+def reads_all(pixels):
+    return tf.reduce_mean(pixels, (1, 2))
+
+
+def exported(source, out, **options):
+    how = {"task": "raw", "scale": "raw", "image_size": (16, 16), "batch_size": 8, "max_failures": None, "quiet": True}
+    return tfzip.export(source, reads_all, str(out), **{**how, **options})
+
+
+GIVEN = {"bytes": [True], "paths": [False], "bytes and paths": [True, False], "paths and bytes": [False, True]}
+
+
+@pytest.mark.parametrize("form", [*GIVEN, "dataset"])
+def test_unusual_images_of_streams_come_in_their_place(form, odd, built, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, image in odd.items():
+        (folder / name).write_bytes(image)
+    as_bytes = itertools.cycle(GIVEN.get(form, [True]))  # only the first item tells which most are
+    source = ((name, odd[name] if next(as_bytes) else folder / name) for name in odd)
+    if form == "dataset":
+        source = tf.data.Dataset.from_tensor_slices({"filename": list(odd), "image": list(odd.values())})
+    export = exported(source, tmp_path / "out")
+    expected = exported(str(folder), tmp_path / "from the folder")
+    assert export.failures == []
+    assert [record.filename for record in export[:]] == list(odd)
+    for mine, other in zip(export[:], expected[:], strict=True):
+        assert mine.encoded == other.encoded == odd[mine.filename]
+        np.testing.assert_array_equal(mine.outputs["output"], other.outputs["output"])
+    assert len(built) > 0
+
+
+def test_what_only_unusual_images_need_is_built_for_them_alone(odd, built, tmp_path):
+    usual = {name: image for name, image in odd.items() if int(name[:2]) % 3}
+    assert len(exported(iter(usual.items()), tmp_path / "usual")) == 16
+    assert built == []
+    assert len(exported(iter(odd.items()), tmp_path / "all")) == 24
+    assert len(built) > 0
+
+
+def test_one_image_of_another_kind_is_no_news_on_standard_error(odd, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    for name, image in {**odd, "25.jpg": b"no image"}.items():
+        (tmp_path / "in" / name).write_bytes(image)
+    for number, source in enumerate([f"{tmp_path}/in", iter([*odd.items(), ("25.jpg", b"no image")])]):
+        export = exported(source, tmp_path / f"{number}")
+        assert [failure.filename for failure in export.failures] == ["25.jpg"]
+    assert "JPEG" not in capfd.readouterr().err  # as libjpeg calls what is none

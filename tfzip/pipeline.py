@@ -6,8 +6,9 @@ An item that fails in the graph vanishes from its batch (`ignore_errors` costs n
 beside the items that it was made of, it shows. If nothing seems to be wrong with it, its batch is done once more, so
 that a fault that passes changes no bit; if it is still lost, it is done alone, to learn why, and kept if that succeeds.
 
-What decodes an unusual image takes most of the time that it takes to build the graph. So a graph without that does all
-batches up to the first that loses an item, where batches can be done again.
+Each batch is first read and decoded by what most images need, which has no branches; what that loses, by what knows
+every kind of image (see `unusual`). Where batches can be done again, a graph that is built faster, without the latter,
+does all up to the first that loses an item.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfzip import decode, devices, encode, foreign, interrupt, join, naming, predict, straight, truth
+from tfzip import decode, devices, encode, foreign, interrupt, join, naming, predict, straight, truth, unusual
 from tfzip.bounds import Bound
 from tfzip.checkpoint import Done
 from tfzip.errors import BrokenSourceError, TfzipError, reason
@@ -42,25 +43,12 @@ class Stages:
 
         With `only_usual` the graph loses the images that few have (see `images.decode_usual`).
         """
-        ready, options = job.predictor, job.options
         self._job, self._first = job, first
         self._rereads = first > 0 and isinstance(job.source, Stream)
-        self._read = _reader(job)
+        self._read, self._read_usual = _readers(job)
         self._find = _unchanged if job.given is None else join.finder(job.given)
-        self._decode = decode.decoder(
-            ready.input.size,
-            ready.input.channels,
-            ready.input.dtype,
-            resize=options.resize,
-            interpolation=options.interpolation,
-            fast_jpeg=options.fast_jpeg,
-            exif_orientation=options.exif_orientation,
-            alpha=options.alpha,
-            reencode=options.reencode,
-            # A model that takes the images' bytes may decode all frames of an animation.
-            bound=Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
-            only_usual=only_usual,
-        )
+        self._how, self._only_usual = _decoding(job), only_usual
+        self._decode, self._decode_usual = decode.decoder(**self._how), decode.decoder(**self._how, only_usual=True)
         self._devices = job.used_devices
         self._run_on: dict[str, Callable[[Element], Element]] = {}
         self._predict = self._predicter(None)
@@ -105,15 +93,38 @@ class Stages:
 
     def _batch(self, items: Element) -> Any:
         """A dataset of one element: the items, the rows of those that did not fail, and hashes of what is done."""
-        each = tf.data.Dataset.from_tensor_slices(items)
-        new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
-        decoded = straight.mapped(new, self.read_and_decode)
         made = _unchanged if self._devices else self._predict_and_encode
-        found = [_one(decoded, self._job.batch_size, made)]
+        found = [_one(self._decoded(items), made)]
         if self._rereads:
+            each = tf.data.Dataset.from_tensor_slices(items)
             old = each.filter(_as_it_is(lambda item: item["slot"] < self._first)).map(_as_it_is(self._read))
-            found.append(_one(old, self._job.batch_size, _hashed))
+            found.append(_one(_together(old, self._job.batch_size), _hashed))
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(items), *found))
+
+    def _decoded(self, items: Element) -> Any:
+        """A dataset of one element: those of the items that are to be done and did not fail, decoded; empty if none."""
+        each, size = tf.data.Dataset.from_tensor_slices(items), self._job.batch_size
+        new = each.filter(_as_it_is(lambda item: item["slot"] >= self._first)) if self._rereads else each
+        usual = _together(straight.mapped(new, self.read_and_decode_usual), size)
+        if self._only_usual:
+            return usual
+        spec = usual.element_spec
+
+        def with_others(usual: Element) -> Any:
+            """A dataset of the usual images, and of those that they left."""
+            slots = items["slot"]
+            left = (slots >= self._first) & tf.reduce_all(slots[:, tf.newaxis] != usual["slot"], axis=1)
+            others = tf.data.Dataset.from_tensor_slices({name: tf.boolean_mask(t, left) for name, t in items.items()})
+            read = _together(others.map(_as_it_is(lambda item: self._find(self._read(item)))), size)
+            both = read.map(_as_it_is(lambda batch: _in_order(usual, unusual.decoded(batch, spec, self._how))))
+            alone = tf.data.Dataset.from_tensors(usual).take(tf.size(usual["slot"], tf.int64))
+            return both.ignore_errors().concatenate(alone).take(1)
+
+        return _or_none(usual).flat_map(_as_it_is(with_others))
+
+    def read_and_decode_usual(self, item: Element) -> Element:
+        """An item as the source has it, read and decoded if that needs no branches, as for most."""
+        return self._decode_usual(self._find(self._read_usual(item)))
 
     def read_and_decode(self, item: Element) -> Element:
         """An item as the source has it, read and decoded."""
@@ -211,12 +222,45 @@ def threading() -> tf.data.Options:
     return options
 
 
-def _one(items: Any, size: int, function: Callable[[Element], Element]) -> Any:
-    """A dataset of one element: what a function makes of the items that did not fail, together; of none if it fails."""
-    made = items.ignore_errors().batch(size).map(_as_it_is(function)).ignore_errors()
-    spec: dict[str, tf.TensorSpec] = made.element_spec
+def _together(items: Any, size: int) -> Any:
+    """A dataset of one element: the items that did not fail; empty if there are none."""
+    return items.ignore_errors().batch(size)
+
+
+def _one(batch: Any, function: Callable[[Element], Element]) -> Any:
+    """A dataset of one element: what a function makes of a batch; of no rows if there is none, or it fails."""
+    return _or_none(batch.map(_as_it_is(function)).ignore_errors())
+
+
+def _or_none(batch: Any) -> Any:
+    """A dataset of one element: the batch, or one of no rows if there is none."""
+    spec: dict[str, tf.TensorSpec] = batch.element_spec
     nothing = {name: tf.constant([], column.dtype, (0, *column.shape[1:])) for name, column in spec.items()}
-    return made.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+    return batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+
+
+def _in_order(*batches: Element) -> Element:
+    """Batches put together, in the order of their slots."""
+    order = tf.argsort(tf.concat([batch["slot"] for batch in batches], 0))
+    return {name: tf.gather(tf.concat([batch[name] for batch in batches], 0), order) for name in batches[0]}
+
+
+def _decoding(job: Job) -> dict[str, Any]:
+    """The arguments of `decode.decoder`."""
+    ready, options = job.predictor, job.options
+    return {
+        "size": ready.input.size,
+        "channels": ready.input.channels,
+        "dtype": ready.input.dtype,
+        "resize": options.resize,
+        "interpolation": options.interpolation,
+        "fast_jpeg": options.fast_jpeg,
+        "exif_orientation": options.exif_orientation,
+        "alpha": options.alpha,
+        "reencode": options.reencode,
+        # A model that takes the images' bytes may decode all frames of an animation.
+        "bound": Bound(options.max_pixels, whole=ready.input.takes in ("encoded", "example")),
+    }
 
 
 def _hashing(function: Callable[[Element], Element]) -> Callable[[Element], Element]:
@@ -225,30 +269,47 @@ def _hashing(function: Callable[[Element], Element]) -> Callable[[Element], Elem
 
 def _hashed(batch: Element) -> Element:
     """The slots of a batch, and of each item a hash of its name and its image, int64."""
-    texts = tf.stack([batch["filename"], batch["encoded"]], 1)
-    hashes = tf.raw_ops.Fingerprint(data=texts, method="farmhash64")
-    return {"slot": batch["slot"], "hash": tf.bitcast(hashes, tf.int64)}
+    hashes = [_hash(batch[name]) for name in ("filename", "encoded")]  # together they would be copied before
+    return {"slot": batch["slot"], "hash": _hash(tf.stack(hashes, 1))}
+
+
+def _hash(values: tf.Tensor) -> tf.Tensor:
+    """Of each row [B, ...], int64 [B]."""
+    return tf.bitcast(tf.raw_ops.Fingerprint(data=values, method="farmhash64"), tf.int64)
 
 
 def _items(job: Job, first: int, batches: Batches | None = None) -> Any:
     """Batches of items as the source has them: their slots from `first` on; from a stream all that it gave."""
     source, limit = job.source, job.options.limit
     if isinstance(source, Stream):
-        items = source.elements().take(-1 if limit is None else limit).enumerate(source.first).batch(job.batch_size)
-        numbered = items.map(_as_it_is(lambda slot, item: {"slot": slot, "position": slot, **item}))
-        return numbered.prefetch(2)  # what comes in order has a thread of its own
+        numbered = _numberer(source.first, job.batch_size, limit)
+        items = source.batches(job.batch_size).enumerate().map(_as_it_is(numbered))
+        whole = items if limit is None else items.take(-(-limit // job.batch_size))
+        return whole.prefetch(2)  # what comes in order has a thread of its own
     assert job.plan is not None
     bounds = tf.data.Dataset.from_tensor_slices(batches or job.plan.batches(job.batch_size, first))
     return bounds.map(_as_it_is(lambda start, stop: {"slot": tf.range(start, stop)}))
 
 
-def _reader(job: Job) -> Callable[[Element], Element]:
-    """An item -> all that the source knows of it, truth as label and text."""
+def _numberer(first: int, size: int, limit: int | None) -> Callable[[tf.Tensor, Element], Element]:
+    """The number of a batch of a stream, and its items -> the items with their slots, up to the limit."""
+
+    def number(batch: tf.Tensor, items: Element) -> Element:
+        if limit is not None:
+            items = {name: values[: limit - batch * size] for name, values in items.items()}
+        slots = first + batch * size + tf.range(tf.shape(next(iter(items.values())), tf.int64)[0])
+        return {"slot": slots, "position": slots, **items}
+
+    return number
+
+
+def _readers(job: Job) -> tuple[Callable[[Element], Element], Callable[[Element], Element]]:
+    """An item -> all that the source knows of it, truth as label and text; of any item, and of most."""
     source = job.source
     name_truth = truth.namer(job.names, source.classes) if source.classes is not None else _unchanged
     if isinstance(source, Stream):
-        read_rest = source.read
-        return lambda item: name_truth(read_rest(item))
+        read_any, read_usual = source.read, source.read_usual or source.read
+        return lambda item: name_truth(read_any(item)), lambda item: name_truth(read_usual(item))
     assert job.plan is not None
     order, begin, read = tf.convert_to_tensor(job.plan.order), job.plan.bounds[0], source.reader()
     places = order if source.places is None else tf.convert_to_tensor(source.places)
@@ -262,7 +323,7 @@ def _reader(job: Job) -> Callable[[Element], Element]:
         known = {name: tf.gather(values, row) for name, values in columns.items()}
         return name_truth({**item, "position": position, **known, **read(row)})
 
-    return read_item
+    return read_item, read_item
 
 
 def _unchanged(item: Element) -> Element:

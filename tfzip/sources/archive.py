@@ -275,8 +275,9 @@ def _source(
     if total is not None:
         texts = {} if known.texts is None else {"truth_text": np.array(known.texts, object)}
         names = {"filename": np.array(filenames, object)}
-        elements = lambda: _streamed(files[0], total, kept, {**names, **columns, **texts})  # noqa: E731
-        return Stream(**common, count=len(kept), elements=elements)
+        known_of_each = {**names, **columns, **texts}
+        items = lambda size: _streamed(files[0], total, kept, known_of_each).batch(size)  # noqa: E731
+        return Stream(**common, count=len(kept), batches=items)
     sizes = np.array([member.size for member in kept], np.int64)
     return Listed(
         **common,

@@ -39,7 +39,7 @@ def from_export(path: str, options: Options) -> Stream:
         carried=Carried(carried, export.image_key, record.FILENAME, whole=carried == export.features),
         count=len(export),
         state={"shards": [shard["sha256"] for shard in export.manifest["shards"]]},
-        elements=lambda: _elements(export, known),
+        batches=lambda size: _elements(export, known).batch(size),
     )
 
 

@@ -16,6 +16,7 @@ from tfzip.errors import BrokenSourceError, SourceError, TfzipError, UsageError
 from tfzip.naming import to_bytes
 from tfzip.options import Options
 from tfzip.record import UNKNOWN
+from tfzip.sources import feed
 from tfzip.sources.source import Listed, Stream
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def from_dataset(dataset: tf.data.Dataset, options: Options) -> Stream:
         classes=() if truth else None,
         unique=named is None,
         count=size if size >= 0 else None,
-        elements=lambda: numbered.map(tf.autograph.experimental.do_not_convert(item)),
+        batches=lambda size: numbered.map(tf.autograph.experimental.do_not_convert(item)).batch(size),
     )
 
 
@@ -157,31 +158,42 @@ def from_items(items: Iterable[Any]) -> Stream:
         text = isinstance(truth, (str, bytes))
         likes = {"truth_text": np.empty(0, object)} if text else {"truth": np.empty(0, np.int64)}
     named = ({**item, name: item.get(_TRUTH)} for item in rest for name in likes) if likes else rest
-    return _stream(named, likes, len(items) if isinstance(items, Sized) else None)
+    return _stream(named, likes, _is_path(first.get(_IMAGE)), len(items) if isinstance(items, Sized) else None)
 
 
-def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]], count: int | None) -> Stream:
-    """Dicts as a stream: filename, image, and further values, each like those in an array given."""
+def _stream(
+    items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]], paths: bool, count: int | None = None
+) -> Stream:
+    """Dicts as a stream: filename, image, and further values, each like those in an array given.
+
+    If `paths`, most images are given as the path of a file.
+    """
     import tensorflow as tf
 
     raised: list[Exception] = []
 
-    def chunks() -> Iterator[dict[str, Any]]:
+    def told() -> Iterator[feed.Chunk]:
         try:
             yield from _chunks(items, likes)
         except Exception as error:
             raised.append(error)
             raise
 
+    chunks = told()
     signature = {name: tf.TensorSpec((None,), tf.string) for name in ("filename", "encoded", "path")}
     for name, like in likes.items():
         dtype = tf.string if like.dtype == object else tf.as_dtype(like.dtype)
         signature[name] = tf.TensorSpec((None, *like.shape[1:]), dtype)
 
     def read(item: Element) -> Element:
-        path = item["path"]
-        encoded = tf.cond(path == "", lambda: item["encoded"], lambda: tf.io.read_file(path))
-        return {**{name: value for name, value in item.items() if name != "path"}, "encoded": encoded}
+        item = dict(item)
+        path, encoded = item.pop("path"), item["encoded"]
+        return {**item, "encoded": tf.cond(path == "", lambda: encoded, lambda: tf.io.read_file(path))}
+
+    def read_usual(item: Element) -> Element:
+        item = dict(item)
+        path = item.pop("path")
+        return {**item, "encoded": tf.io.read_file(path)} if paths else item  # no path and no bytes are an error
 
     return Stream(
         kind="items",
@@ -189,8 +201,9 @@ def _stream(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any
         classes=() if likes.keys() & {"truth", "truth_text"} else None,
         unique=False,
         count=count,
-        elements=lambda: tf.data.Dataset.from_generator(chunks, output_signature=signature).unbatch(),
+        batches=lambda size: feed.dataset(chunks, signature).rebatch(size),
         read=read,
+        read_usual=read_usual,
         explain=lambda _: raised[0] if raised else None,
     )
 
@@ -212,7 +225,7 @@ def from_triples(
             raise UsageError(f"the scores of item {number} lie outside 0..1: say --scores logits, if they are")
         return {_FILENAME: filename, _IMAGE: image, name: prediction}
 
-    stream = _stream(itertools.starmap(item, enumerate(rest)), {name: like}, None)
+    stream = _stream(itertools.starmap(item, enumerate(rest)), {name: like}, _is_path(first[-1]))
     return stream, {name.removeprefix("given/"): like}
 
 
@@ -255,17 +268,22 @@ def _item(item: Any) -> dict[str, Any]:
     raise UsageError(f"an item is a {type(item).__name__}: give (filename, image), (filename, image, label), or a dict")
 
 
-def _chunks(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]]) -> Iterator[dict[str, Any]]:
+def _chunks(items: Iterable[dict[str, Any]], likes: Mapping[str, npt.NDArray[Any]]) -> Iterator[feed.Chunk]:
     """Items by the dozen: each crossing from Python to the graph costs as much as many items."""
     chunk: dict[str, list[Any]] = {}
     for number, item in enumerate(items):
         for name, value in _values(item, f"item {number}", likes).items():
             chunk.setdefault(name, []).append(value)
         if len(chunk["filename"]) == _CHUNK:
-            yield chunk
+            yield _chunk(chunk, likes)
             chunk = {}
     if chunk:
-        yield chunk
+        yield _chunk(chunk, likes)
+
+
+def _chunk(values: Mapping[str, list[Any]], likes: Mapping[str, npt.NDArray[Any]]) -> feed.Chunk:
+    numbers = {name: np.array(values[name], like.dtype) for name, like in likes.items() if like.dtype != object}
+    return {**values, **numbers}
 
 
 def _values(item: Mapping[str, Any], shown: str, likes: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -276,13 +294,17 @@ def _values(item: Mapping[str, Any], shown: str, likes: Mapping[str, npt.NDArray
     if item.get(_TRUTH) is not None and not likes:
         raise UsageError(f"{shown} has a label, but the first item has none: begin with one that has")
     found = {name: _like(item[name], like, f"{name.rpartition('/')[2]} of {shown}") for name, like in likes.items()}
-    image, is_path = item[_IMAGE], isinstance(item[_IMAGE], (str, os.PathLike))
+    image, is_path = item[_IMAGE], _is_path(item[_IMAGE])
     return {
         **found,
         "filename": _name(item[_FILENAME], shown),
         "encoded": b"" if is_path else _encoded(image, shown),
         "path": to_bytes(os.fspath(image)) if is_path else b"",
     }
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
 
 
 def _name(filename: Any, shown: str) -> bytes:

@@ -57,11 +57,11 @@ def _streamed(source: Listed | Stream, names: set[bytes]) -> Stream:
     if isinstance(source, Listed):
         raise SourceError(f"--skip-in: the filenames of {source.name} are not known before it is read, so not shuffled")
 
-    def elements() -> Any:
+    def batches(size: int) -> Any:
         texts = tf.constant(sorted(names), tf.string)
         pairs = tf.lookup.KeyValueTensorInitializer(texts, tf.zeros(len(names), tf.int64))
         held = tf.lookup.StaticHashTable(pairs, -1)
         new = tf.autograph.experimental.do_not_convert(lambda item: held.lookup(item["filename"]) < 0)
-        return source.elements().filter(new)
+        return source.batches(size).unbatch().filter(new).batch(size)
 
-    return dataclasses.replace(source, count=None, elements=elements, place="item {} of those left".format)
+    return dataclasses.replace(source, count=None, batches=batches, place="item {} of those left".format)

@@ -91,14 +91,16 @@ class Listed(Source):
 class Stream(Source):
     """A source that can only be read from its start to its end.
 
-    `elements` makes a `tf.data.Dataset` of items; what it raises ends the export. `read` is a graph function that does
-    the rest for an item, which may fail alone; it adds what is missing of `filename` and `encoded`. `count` is how many
-    items there are, None where only the end tells; `first` the position of the first in the whole of which this is a
-    piece. `explain` gives the source's own error for one that came through the graph.
+    `batches` makes a `tf.data.Dataset` of items, so many at a time; what it raises ends the export. `read` is a graph
+    function that does the rest for an item, which may fail alone; it adds what is missing of `filename` and `encoded`.
+    `read_usual`, where there is one, does so for most items, without branches; others fail. `count` is how many items
+    there are, None where only the end tells; `first` the position of the first in the whole of which this is a piece.
+    `explain` gives the source's own error for one that came through the graph.
     """
 
-    elements: Callable[[], Any]
+    batches: Callable[[int], Any]
     read: Callable[[Element], Element] = lambda item: item
+    read_usual: Callable[[Element], Element] | None = None
     count: int | None = None
     first: int = 0
     explain: Callable[[Exception], Exception | None] = lambda _: None

@@ -70,7 +70,7 @@ def _stream(
         **_known(shown, builder, found, splits),
         count=count,
         first=first,
-        elements=lambda: _elements(builder, ranges, found),
+        batches=lambda size: _elements(builder, ranges, found).batch(size),
     )
 
 

@@ -68,7 +68,7 @@ def from_tfrecords(shown: str, paths: Sequence[str], options: Options) -> Listed
         return Stream(
             **common,
             count=count,
-            elements=lambda: _streamed(paths, gzipped, name),
+            batches=lambda size: _streamed(paths, gzipped, name).batch(size),
             read=lambda item: {**item, **parse(item["position"], item["example"])},
         )
     located = {
