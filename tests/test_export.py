@@ -1,9 +1,12 @@
 """The promise of the main job: image, filename and prediction belong together, whatever the options."""
 
+import errno
+import gc
 import hashlib
 import json
 import os
 import subprocess
+import threading
 import zipfile
 
 import numpy as np
@@ -12,7 +15,8 @@ import tensorflow as tf
 from conftest import operations
 
 import tfzip
-from tfzip import pipeline
+from tfzip import checkpoint, pipeline
+from tfzip import shard as shards
 from tfzip.job import prepare
 from tfzip.options import Options
 from tfzip.sources import open_source
@@ -546,6 +550,28 @@ def test_a_folder_of_other_things_is_never_written_to(digits, digits_model, tmp_
         with pytest.raises(tfzip.OutputExistsError):
             tfzip.export(str(digits[0]), digits_model, str(tmp_path), quiet=True, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_shard_that_cannot_be_finished_ends_the_export_and_leaves_no_file_open(
+    digits, digits_model, tmp_path, monkeypatch
+):
+    written, write = threading.Semaphore(0), shards.write
+
+    def write_and_tell(*given):
+        finish = write(*given)
+        written.release()
+        return finish
+
+    def fail(*_):
+        assert written.acquire(timeout=60)
+        assert written.acquire(timeout=60)  # the one after it is written, and waits to be finished
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shards, "write", write_and_tell)
+    monkeypatch.setattr(checkpoint, "save_shard", fail)
+    with pytest.raises(tfzip.OutputError, match="No space left"):
+        tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), shards=3, quiet=True)
+    gc.collect()  # a file that is still open would warn, which is an error here
 
 
 def test_what_was_there_before_a_failed_export_is_there_after_it(digits_model, tmp_path, monkeypatch):

@@ -307,7 +307,12 @@ class _Finishing:
 
     def add(self, number: int, written: Callable[[], Written]) -> None:
         """Finish one, once the one before it is finished."""
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                written()  # which closes its file; it is not added
+            raise
         self._finishing = self._thread.submit(lambda: checkpoint.save_shard(self._layout, number, *written()))
 
     def look(self) -> None:
