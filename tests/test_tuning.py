@@ -97,6 +97,17 @@ def test_the_fastest_choice_is_taken_and_told(digits, digits_model, tmp_path):
 
 
 @pytest.mark.usefixtures("worth_it")
+def test_for_lite_only_how_many_at_a_time_is_tried(digits, digits_model, tmp_path):
+    export = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "out"), runtime="lite", quiet=True)
+    trials = run_of(tmp_path / "out")["trials"]
+    assert {trial["runtime"] for trial in trials} == {"lite"}
+    assert len({trial["batch_size"] for trial in trials}) == 1
+    fastest = max(trials, key=lambda trial: trial["images_per_second"])
+    (taken,) = [trial for trial in trials if trial["parallel"] == export.manifest["parallel"]]
+    assert taken["images_per_second"] * tuning._BETTER >= fastest["images_per_second"]
+
+
+@pytest.mark.usefixtures("worth_it")
 def test_what_is_pinned_is_not_tried(digits, digits_model, tmp_path):
     pinned = tfzip.export(str(digits[0]), digits_model, str(tmp_path / "a"), batch_size=7, parallel=3, quiet=True)
     assert (pinned.manifest["batch_size"], pinned.manifest["parallel"]) == (7, 3)

@@ -142,9 +142,9 @@ def _repeated(pixels: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 class _Search:
-    """Looks for the fastest choice: doubles or halves the batch while that helps, then halves the parallelism.
+    """Looks for the fastest choice: compares what TensorFlow Lite makes of the same batches.
 
-    Then what TensorFlow Lite makes of the same batches is compared.
+    Then it doubles or halves the batch while that helps, which to Lite makes no difference, and halves the parallelism.
     """
 
     def __init__(self, job: Job, plain: Predictor, pixels: tf.Tensor, outputs: Outputs) -> None:
@@ -154,16 +154,22 @@ class _Search:
 
     def best(self) -> Job:
         """The job with the best choice found; as it is where there is nothing to choose, or no time."""
-        runtime, expected = self._job.options.runtime, 0.0
+        runtime = self._job.options.runtime
         if self._job.images is not None:
             self._seconds = self._an_image(self._job)
-            expected = self._seconds * self._job.images / self._job.parallel
-        if expected >= WORTH_TUNING:
-            self._deadline = time.monotonic() + _SHARE * expected
-            self._job = self._rebatched()
         if runtime == "lite":
-            return self._lightened() or _refuse_lite(self._job)
-        return self._fastest() if runtime == "auto" and expected >= self._worth_converting else self._job
+            self._job = self._lightened() or _refuse_lite(self._job)
+        elif runtime == "auto" and self._expected >= self._worth_converting:
+            self._job = self._fastest()
+        if self._expected < WORTH_TUNING:
+            return self._job
+        self._deadline = time.monotonic() + _SHARE * self._expected
+        return self._rebatched()
+
+    @property
+    def _expected(self) -> float:
+        """Seconds that the model takes for all images; 0 where nobody knows how many there are."""
+        return self._seconds * (self._job.images or 0) / self._job.parallel
 
     @property
     def _worth_converting(self) -> float:
@@ -178,6 +184,7 @@ class _Search:
             return usual
         alone, lite_alone = self._alone(usual), self._alone(lightened)
         if lite_alone.images_per_second > _CLEARLY * alone.images_per_second:
+            self._seconds = 1 / lite_alone.images_per_second
             return lightened
         self._deadline = math.inf  # this takes less than the conversion took
         tensorflow, lite = (self._measured(job, job.batch_size, job.parallel) for job in (usual, lightened))
@@ -212,17 +219,18 @@ class _Search:
 
     def _rebatched(self) -> Job:
         """The job with the best batches found."""
-        job = self._job
-        any_parallel = job.options.parallel == "auto" and job.parallel > 1
-        best = self._measured(job, job.batch_size, job.parallel) if self._any_batch or any_parallel else None
+        job, lite = self._job, self._job.predictor.lite
+        any_batch, any_parallel = self._any_batch and not lite, job.options.parallel == "auto" and job.parallel > 1
+        size = len(self._pixels) if lite else job.batch_size
+        best = self._measured(job, size, job.parallel) if any_batch or any_parallel else None
         if best is None:
             return job
-        if self._any_batch:
+        if any_batch:
             doubled = self._climbed(best, 2)
             best = doubled if doubled != best else self._climbed(best, 0.5)
         if any_parallel:  # two threads of one core may be slower than one
             best = self._faster(best, self._measured(job, best.batch_size, job.parallel // 2))
-        return dataclasses.replace(job, batch_size=best.batch_size, parallel=best.parallel)
+        return dataclasses.replace(job, batch_size=job.batch_size if lite else best.batch_size, parallel=best.parallel)
 
     def _an_image(self, job: Job) -> float:
         """Seconds that the model takes for an image, about: a call by itself, of a batch."""
