@@ -118,7 +118,7 @@ WORKLOADS = {
     "tiny": Workload(images.thumbnails, 64, EXPORTS, models.tiny, (32, 32), (32, 128)),
     "beam": Workload(images.photographs, 4, ON_BEAM, models.mobilenet, (224, 224)),
     "beam-tiny": Workload(images.thumbnails, 64, ON_BEAM, models.tiny, (32, 32)),
-    "write": Workload(images.photographs, 16, WRITING, unit="records/s"),
+    "write": Workload(images.photographs, 32, WRITING, unit="records/s"),
     "join": Workload(images.photographs, 8, JOINING, joined=True, unit="records/s"),
     "get": Workload(images.photographs, 2, GETTING, unit="records/s"),
     "read": Workload(images.photographs, 16, READING, unit="records/s"),
