@@ -31,6 +31,8 @@ from tfzip.outcome import Outcome, Rows, Watch, sifted
 from tfzip.record import Failure
 from tfzip.sources import Element, Stream
 
+_SMALL = 1 << 18  # bytes of an image, of which a whole batch may be held though it fails
+
 Batches = tuple[tf.Tensor, tf.Tensor]
 """The first slot of each batch, and the one after its last."""
 
@@ -115,8 +117,11 @@ class Stages:
             slots = items["slot"]
             left = (slots >= self._first) & tf.reduce_all(slots[:, tf.newaxis] != usual["slot"], axis=1)
             others = tf.data.Dataset.from_tensor_slices({name: tf.boolean_mask(t, left) for name, t in items.items()})
-            read = _together(others.map(_as_it_is(lambda item: self._find(self._read(item)))), size)
-            both = read.map(_as_it_is(lambda batch: _in_order(usual, unusual.decoded(batch, spec, self._how))))
+            read = others.map(_as_it_is(lambda item: self._find(self._read(item)))).ignore_errors()
+            each = (
+                _by_size(read, size).map(_as_it_is(lambda some: unusual.decoded(some, spec, self._how))).ignore_errors()
+            )
+            both = each.unbatch().batch(size).map(_as_it_is(lambda others: _in_order(usual, others)))
             alone = tf.data.Dataset.from_tensors(usual).take(tf.size(usual["slot"], tf.int64))
             return both.ignore_errors().concatenate(alone).take(1)
 
@@ -237,6 +242,15 @@ def _or_none(batch: Any) -> Any:
     spec: dict[str, tf.TensorSpec] = batch.element_spec
     nothing = {name: tf.constant([], column.dtype, (0, *column.shape[1:])) for name, column in spec.items()}
     return batch.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+
+
+def _by_size(items: Any, size: int) -> Any:
+    """Batches of the small items; then the large ones, which may be no images, each by itself."""
+    small, large = (
+        items.filter(_as_it_is(lambda item, wanted=wanted: (tf.strings.length(item["encoded"]) > _SMALL) == wanted))
+        for wanted in (False, True)
+    )
+    return small.batch(size).concatenate(large.batch(1))
 
 
 def _in_order(*batches: Element) -> Element:

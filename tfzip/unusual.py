@@ -30,7 +30,8 @@ def decoded(batch: Element, spec: Mapping[str, tf.TensorSpec], how: Mapping[str,
     added = sorted(spec.keys() - batch.keys())
 
     def run(encoded: tf.Tensor) -> list[tf.Tensor]:
-        rows = _function(**how)(encoded)
+        with tf.device("CPU:0"):
+            rows = _function(**how)(encoded)
         return [rows[name] for name in ("place", *added)]
 
     place, *values = tf.py_function(run, [batch["encoded"]], [tf.int64, *(spec[name].dtype for name in added)])
@@ -58,5 +59,4 @@ def _built(**how: Any) -> Any:
         made = items.map(tf.autograph.experimental.do_not_convert(one)).ignore_errors()
         return made.batch(tf.size(encoded, tf.int64)).get_single_element()
 
-    with tf.device("CPU:0"):
-        return tf.function(function, [tf.TensorSpec([None], tf.string)], autograph=False).get_concrete_function()
+    return tf.function(function, [tf.TensorSpec([None], tf.string)], autograph=False).get_concrete_function()
