@@ -245,7 +245,7 @@ def _or_none(batch: Any) -> Any:
 
 
 def _by_size(items: Any, size: int) -> Any:
-    """Batches of the small items; then the large ones, which may be no images, each by itself."""
+    """Batches of the small items; then, read once more, the large ones, which may be no images, each by itself."""
     small, large = (
         items.filter(_as_it_is(lambda item, wanted=wanted: (tf.strings.length(item["encoded"]) > _SMALL) == wanted))
         for wanted in (False, True)
